@@ -1,0 +1,1 @@
+"""Commands: ``python -m espnet_part.bin.<name> --help``."""
