@@ -107,7 +107,8 @@ class BatchPlan:
         self.block_rows = min(self.epoch_rows, BLOCK_ROWS)
         epoch_cost = sum(source.draws * source.mean_cost for source in self.sources)
         self.mean_cost = epoch_cost / self.epoch_rows
-        self.block_steps = max(1, round(self.block_rows * self.mean_cost / batch_cost))
+        steps = round(self.block_rows * self.mean_cost / batch_cost)
+        self.block_steps = min(max(1, steps), self.block_rows)
         self.steps_per_epoch = self.epoch_rows * self.block_steps / self.block_rows
         self._block: tuple[int, list] = (-1, [])
 
@@ -174,14 +175,11 @@ class BatchPlan:
         # Cut at equal shares of the block's cost: always `block_steps` batches, none of them empty.
         share = (np.cumsum(cost[order]) - cost[order] / 2) / cost.sum() * self.block_steps
         cuts = np.searchsorted(share, np.arange(1, self.block_steps))
-        batches = [batch for batch in np.split(order, cuts)]
+        batches = list(np.split(order, cuts))
         while any(len(batch) == 0 for batch in batches):  # a row dearer than the whole budget
             empty = next(i for i, batch in enumerate(batches) if len(batch) == 0)
             longest = max(range(len(batches)), key=lambda i: len(batches[i]))
-            if len(batches[longest]) < 2:
-                batches[empty] = batches[longest]
-            else:
-                batches[empty], batches[longest] = np.split(batches[longest], [1])
+            batches[empty], batches[longest] = np.split(batches[longest], [1])
         turn = rng.permutation(self.block_steps)
         return [[(int(manifest_of[i]), int(row_of[i])) for i in batches[j]] for j in turn]
 
