@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Stage 1: makes the data folders of one corpus under data/<corpus>.
+#
+#   local/data.sh <corpus> [options of local/prepare_<corpus>.py]
+#
+# A corpus of your own needs nothing here: write data/<set> (docs/data.md) and name the sets by
+# --train_set, --valid_set and --test_sets, or add local/prepare_<corpus>.py.
+set -euo pipefail
+
+[ $# -ge 1 ] || { echo "usage: local/data.sh <corpus> [options]" >&2; exit 2; }
+corpus=$1
+shift
+script=local/prepare_${corpus}.py
+if [ ! -f "${script}" ]; then
+    known=$(cd local && ls prepare_*.py 2> /dev/null | sed 's/prepare_//; s/\.py//' | tr '\n' ' ')
+    echo "local/data.sh: error: unknown corpus '${corpus}' (there is no ${script}); known: ${known}" >&2
+    exit 2
+fi
+. ./db.sh
+
+python=${python:-python3}
+case ${corpus} in
+    digits)
+        source_args=("${FSDD}")
+        if [ "${FSDD}" = downloads ]; then
+            source_args=(--fetch downloads/fsdd)
+        fi
+        ;;
+    *) source_args=() ;;
+esac
+# shellcheck disable=SC2086 # ${python} may hold options
+${python} "${script}" "${source_args[@]}" "data/${corpus}" "$@"
