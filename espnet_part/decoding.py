@@ -12,9 +12,8 @@ import numpy as np
 import torch
 import yaml
 
+from espnet_part.audio import SAMPLE_RATE
 from espnet_part.segmentation import MIN_PIECE_SEC, Piece, cut_at_pauses, join_texts
-
-SAMPLE_RATE = 16000
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """`Speech2Text`: from speech to text with a trained or packed model, in a few lines of Python.
 
+For example:
+
     s2t = Speech2Text.from_pretrained("exp/digits/part/phase3/part.zip")
     s2t.transcribe("talk.flac", lang="de")
     s2t.transcribe("talk.flac", task="st", lang="de", tgt_lang="en")
@@ -12,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from espnet_part.audio import SAMPLE_RATE, load_audio, to_mono_16k
+from espnet_part.audio import MIN_SECONDS, SAMPLE_RATE, AudioError, load_audio, to_mono_16k
 from espnet_part.decoding import Decoded, DecodeOptions, Request, decode
-from espnet_part.pack import local_model_files, relocated_config
 from espnet_part.prompt import SPEECH_TASKS, check_language
 from espnet_part.segmentation import Piece
+from espnet_part.unpack import local_model_files, relocated_config
 
 Clip = np.ndarray | torch.Tensor | str | os.PathLike
 # ESPnet's result for one clip: (text, tokens, token ids, hypothesis), best first.
@@ -31,7 +33,8 @@ class Speech2Text:
         part_model_file: The checkpoint; None decodes with the parts as they were before training.
         device: Where to compute, e.g. ``cpu`` or ``cuda``.
         dtype: ``float32`` or ``bfloat16``.
-        options: How to decode.
+        inference_config: A file of conf/decode; a pack may bring its own.
+        options: How to decode, in place of `inference_config`.
 
     Raises:
         ValueError: If a file is missing or the checkpoint does not fit the config.
@@ -43,6 +46,7 @@ class Speech2Text:
         part_model_file: str | Path | None = None,
         device: str = "cpu",
         dtype: str = "float32",
+        inference_config: str | Path | None = None,
         options: DecodeOptions | None = None,
     ):
         # ESPnet's task machinery takes seconds to import: not for whoever has a model at hand.
@@ -55,6 +59,8 @@ class Speech2Text:
                 raise ValueError(f"{path}: no such file; train the phase first, or name a pack")
         with relocated_config(part_train_config) as config:
             model, _ = PARTTask.build_model_from_file(config, part_model_file, device)
+        if options is None and inference_config is not None:
+            options = DecodeOptions.from_yaml(inference_config)
         self._set(model.to(getattr(torch, dtype)), options)
 
     @classmethod
@@ -161,7 +167,8 @@ class Speech2Text:
         src, tgt, lid = self._languages(task, lang, tgt_lang)
         requests = []
         for number, clip in enumerate(clips):
-            speech_T = self.check_speech(_waveform(clip, sr, number), _name(clip, number))
+            name = _name(clip, number)
+            speech_T = self.check_speech(_waveform(clip, sr, name), name)
             requests.append(
                 Request(task, src, tgt, speech_T, lid=lid, join_language=tgt_lang or lang)
             )
@@ -171,23 +178,18 @@ class Speech2Text:
         """Returns 16 kHz mono samples that the model can take.
 
         Raises:
-            ValueError: If they are too few, or not finite.
+            AudioError: If they are too few.
         """
-        least = self.model.encoder.min_samples
+        least = max(self.model.encoder.min_samples, int(MIN_SECONDS * SAMPLE_RATE))
         if len(speech_T) < least:
-            raise ValueError(
+            raise AudioError(
                 f"{name}: found {len(speech_T) / SAMPLE_RATE:.3f} s of audio, expected at least "
-                f"{least / SAMPLE_RATE:.3f} s: too short for this model's encoder"
-            )
-        if not np.isfinite(speech_T).all():
-            raise ValueError(
-                f"{name}: the audio holds NaN or infinite samples; convert or record it again"
+                f"{least / SAMPLE_RATE:.3f} s: too short for this model's encoder",
+                f"shorter than {least / SAMPLE_RATE:g} s",
             )
         return speech_T
 
-    def _languages(
-        self, task: str, lang: str | None, tgt_lang: str | None
-    ) -> tuple[str, str, str]:
+    def _languages(self, task: str, lang: str | None, tgt_lang: str | None) -> tuple[str, str, str]:
         """Checks the languages of a call; returns (source, target, lid) for the prompt."""
         if task not in SPEECH_TASKS:
             raise ValueError(f"task: found {task!r}, expected one of {' '.join(SPEECH_TASKS)}")
@@ -217,17 +219,19 @@ def _name(clip: Clip, number: int) -> str:
     return str(clip) if isinstance(clip, str | os.PathLike) else f"clip {number}"
 
 
-def _waveform(clip: Clip, sr: int, number: int) -> np.ndarray:
+def _waveform(clip: Clip, sr: int, name: str) -> np.ndarray:
     """Loads or converts a clip to 16 kHz mono."""
     if isinstance(clip, str | os.PathLike):
         return load_audio(clip)
-    if isinstance(clip, torch.Tensor):
-        clip = clip.detach().to("cpu", torch.float32).numpy()
-    if not isinstance(clip, np.ndarray):
+    if not isinstance(clip, np.ndarray | torch.Tensor):
         raise ValueError(
-            f"clip {number}: found {type(clip).__name__}, expected a numpy or torch waveform, "
-            "or a path"
+            f"{name}: found {type(clip).__name__}, expected a numpy or torch waveform, or a path"
         )
-    if isinstance(sr, bool) or not isinstance(sr, int) or sr <= 0:
+    if isinstance(clip, torch.Tensor) and clip.is_floating_point():
+        clip = clip.float()  # numpy has no bfloat16
+    if isinstance(sr, bool) or not isinstance(sr, int | np.integer) or sr <= 0:
         raise ValueError(f"sr: found {sr!r}, expected the sample rate in Hz, e.g. 16000")
-    return to_mono_16k(clip, sr)
+    try:
+        return to_mono_16k(clip, sr)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
