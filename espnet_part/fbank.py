@@ -128,9 +128,15 @@ def whisper_log_mel(speech_BT: Tensor, bins: int, limit: int) -> Tensor:
     right = speech_BT[:, 2 * limit - end - 1 : limit - 1].flip(1) if end > limit else None
     parts = [left, speech_BT] if right is None else [left, speech_BT, right]
     padded = torch.cat(parts, 1)
-    spectrum = torch.stft(padded, FRAME, SHIFT, window=taps, center=False, return_complex=True)
-    spectrum = spectrum[..., :frames]
-    power = spectrum.real.square() + spectrum.imag.square()
-    log_mel = (mel @ power).clamp(min=1e-10).log10()
+    pieces = padded.split(1) if padded.device.type == "cpu" else [padded]
+    log_mel = torch.cat([_log10_mel(piece, taps, mel, frames) for piece in pieces])
     log_mel = torch.maximum(log_mel, log_mel.amax((1, 2), keepdim=True) - 8.0)
     return ((log_mel[..., : samples // SHIFT] + 4.0) / 4.0).transpose(1, 2)
+
+
+def _log10_mel(padded_BT: Tensor, taps: Tensor, mel: Tensor, frames: int) -> Tensor:
+    """Samples with half a window on both sides to (B, bins, frames)."""
+    spectrum = torch.stft(padded_BT, FRAME, SHIFT, window=taps, center=False, return_complex=True)
+    spectrum = spectrum[..., :frames]
+    power = spectrum.real.square() + spectrum.imag.square()
+    return (mel @ power).clamp(min=1e-10).log10()
