@@ -1,0 +1,84 @@
+"""Score every decode folder of an experiment and write its reports (stage 13)."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from espnet_part.report import floor_rows, phase_report, score_experiment, write_text
+from espnet_part.results import ENCODER_CTC, load_rows, merge_rows, save_rows
+from espnet_part.scoring import BOOTSTRAP_SAMPLES
+from espnet_part.tables import experiment_tables
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m espnet_part.bin.report",
+        description="Score EXP/<curriculum>/phase<N>/<decode>/<test_set>/text against "
+        "DUMPDIR/raw/<test_set>: writes score_wer, score_cer or score_bleu beside each text, "
+        "RESULTS.md per phase, EXP/results.json and EXP/RESULTS.md, and prints the last.",
+    )
+    parser.add_argument("--exp", required=True, type=Path, help="experiment, exp/<tag>")
+    parser.add_argument("--dumpdir", default=Path("dump"), type=Path, help="(default: dump)")
+    parser.add_argument(
+        "--reference",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="JSON rows of systems scored elsewhere, such as the encoder's own CTC output; "
+        f"curriculum is {ENCODER_CTC} where a row does not say",
+    )
+    parser.add_argument(
+        "--allow-missing",
+        "--allow_missing",
+        dest="allow_missing",
+        action="store_true",
+        help="count utterances without a hypothesis as empty instead of failing",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=BOOTSTRAP_SAMPLES,
+        help="resamples for the 95%% intervals; 0 leaves them out (default: %(default)s)",
+    )
+    return parser
+
+
+def report(args: argparse.Namespace) -> str:
+    """Score, write, and return the experiment's tables.
+
+    Raises:
+        ValueError: if there is nothing to score, or some test set cannot be scored (raised after
+            all others are scored and written).
+    """
+    references = [row for path in args.reference for row in load_rows(path, ENCODER_CTC)]
+    by_phase, test_sets, problems = score_experiment(
+        args.exp, args.dumpdir, args.allow_missing, args.bootstrap
+    )
+    new = [row for rows in by_phase.values() for row in rows]
+    new += floor_rows(test_sets, args.bootstrap)
+    path = args.exp / "results.json"
+    rows = merge_rows(load_rows(path) if path.exists() else [], [*references, *new])
+    tables = ""
+    if new:
+        save_rows(path, rows)
+        tables = experiment_tables(rows)
+        write_text(args.exp / "RESULTS.md", f"Results of {args.exp.name}", tables)
+    for folder, own in by_phase.items():
+        write_text(folder / "RESULTS.md", f"Results of {args.exp.name}", phase_report(folder, own))
+    if problems:
+        print(tables)
+        raise ValueError(f"{len(problems)} not scored:\n" + "\n".join(problems))
+    return tables
+
+
+def main(cmd: list[str] | None = None) -> None:
+    """Report, and print the tables."""
+    try:
+        print(report(get_parser().parse_args(cmd)))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
