@@ -95,8 +95,11 @@ class Speech2Text:
 
     def _set(self, model, options: DecodeOptions | None) -> None:
         self.model = model.eval()
-        options = options or DecodeOptions()
-        limit_sec = getattr(model.encoder, "max_sec", None)
+        self.set_options(options or DecodeOptions())
+
+    def set_options(self, options: DecodeOptions) -> None:
+        """Changes how to decode; pieces never exceed what the encoder takes."""
+        limit_sec = self.model.encoder.max_sec
         if limit_sec is not None and options.max_sec > limit_sec:
             options = dataclasses.replace(options, max_sec=limit_sec)
         self.options = options
@@ -222,7 +225,7 @@ def _name(clip: Clip, number: int) -> str:
 def _waveform(clip: Clip, sr: int, name: str) -> np.ndarray:
     """Loads or converts a clip to 16 kHz mono."""
     if isinstance(clip, str | os.PathLike):
-        return load_audio(clip)
+        return load_audio(Path(clip))
     if not isinstance(clip, np.ndarray | torch.Tensor):
         raise ValueError(
             f"{name}: found {type(clip).__name__}, expected a numpy or torch waveform, or a path"

@@ -148,15 +148,16 @@ def pack(
     with tempfile.TemporaryDirectory() as scratch:
         sources = _collect_sources(config, Path(scratch))
         config = _without_machine_paths(config)
+        yaml_files = {"part_train_config": CONFIG_NAME}
         meta = {
             "files": {"part_model_file": MODEL_NAME},
-            "yaml_files": {"part_train_config": CONFIG_NAME},
+            "yaml_files": yaml_files,
             "timestamp": time.time(),
             **_versions(),
         }
         members: dict[str, Path] = {MODEL_NAME: model_file}
         if inference_config:
-            meta["yaml_files"]["inference_config"] = "decode.yaml"
+            yaml_files["inference_config"] = "decode.yaml"
             members["decode.yaml"] = Path(inference_config)
         for name, path in sources.items():
             files = _walk(path) if path.is_dir() else [(path, "")]

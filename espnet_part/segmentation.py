@@ -180,7 +180,7 @@ def to_srt(pieces: list[Piece]) -> str:
     Returns:
         The file's content, ending in a newline; empty when nothing was heard.
     """
-    blocks = []
+    blocks: list[str] = []
     for piece in pieces:
         if piece.text.strip():
             span = f"{srt_time(piece.start_sec)} --> {srt_time(piece.end_sec)}"

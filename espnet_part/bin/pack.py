@@ -1,0 +1,38 @@
+"""Packs a trained model into one zip (stage 14)."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from espnet_part.pack import pack
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part_train_config", required=True, help="config.yaml of the phase")
+    parser.add_argument("--part_model_file", required=True, help="checkpoint, e.g. latest.pth")
+    parser.add_argument("--outpath", required=True, help="the zip to write")
+    parser.add_argument("--inference_config", help="file of conf/decode to decode with by default")
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> None:
+    """Entry point."""
+    args = get_parser().parse_args(cmd)
+    logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
+    try:
+        names = pack(
+            args.part_train_config, args.part_model_file, args.outpath, args.inference_config
+        )
+    except ValueError as error:
+        logging.error(error)
+        sys.exit(1)
+    for name in names:
+        print(f"adding: {name}")
+    print(f"{args.outpath}: {len(names)} files, {Path(args.outpath).stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
