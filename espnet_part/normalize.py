@@ -49,12 +49,14 @@ def _normalizer(english: bool) -> Callable[[str], str]:
     return module.EnglishTextNormalizer() if english else module.BasicTextNormalizer()
 
 
-def normalize(text: str, lang: str) -> str:
+def normalize(text: str, lang: str, basic: bool = False) -> str:
     """Normalize a sentence for WER or CER.
 
     Args:
         text: the raw sentence.
         lang: its language code; `en` takes Whisper's English rules, all else its basic ones.
+        basic: take the basic rules for English too. The English ones write numbers in digits and
+            join them: "three five eight" becomes the one word "358".
 
     Returns:
         The normalized sentence without outer spaces; without any white space for the languages
@@ -63,16 +65,16 @@ def normalize(text: str, lang: str) -> str:
     Raises:
         ValueError: if openai-whisper is not installed.
     """
-    text = " ".join(_normalizer(lang == "en")(text).split())
+    text = " ".join(_normalizer(lang == "en" and not basic)(text).split())
     return "".join(text.split()) if lang in CER_LANGUAGES else text
 
 
-def signature(lang: str) -> str:
+def signature(lang: str, basic: bool = False) -> str:
     """Return what a number's signature says about the normalizer."""
     try:
         release = version("openai-whisper")
     except PackageNotFoundError:
         release = "unknown"
-    kind = "english" if lang == "en" else "basic"
+    kind = "english" if lang == "en" and not basic else "basic"
     spaces = "|spaces:removed" if lang in CER_LANGUAGES else ""
     return f"norm:whisper-{kind}{spaces}|openai-whisper:{release}"

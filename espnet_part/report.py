@@ -16,7 +16,7 @@ import yaml
 from espnet_part import scoring, trn
 from espnet_part.datadir import iter_rows
 from espnet_part.results import FLOOR, System, make_rows
-from espnet_part.tables import GROUPS, checks_table, markdown
+from espnet_part.tables import GROUPS, checks_table, markdown, variants
 
 FLOOR_SEED = 0
 
@@ -195,8 +195,8 @@ def phase_report(folder: Path, rows: Sequence[dict[str, Any]]) -> str:
             ci95 = "-" if not row["ci95"] else f"{row['ci95'][0]:.2f}-{row['ci95'][1]:.2f}"
             dataset = f"{row['decode']}/{row['test_set']}"
             body.append([dataset, row["metric"], f"{row['value']:.2f}", ci95, str(row["n_utts"])])
-            for name in sorted(key for key in row if key.startswith(f"{row['metric']}_")):
-                body.append([dataset, name, f"{row[name]['value']:.2f}", "", ""])
+            for name, other in variants(row).items():
+                body.append([dataset, name, f"{other['value']:.2f}", "", ""])
         if body:
             header = ["dataset", "metric", "value", "95 % CI", "utts"]
             parts += [f"### {heading}", markdown(header, body)]

@@ -210,15 +210,41 @@ def _rates(pairs: Sequence[Pair], lang: str, n_ref_tokens: int, samples: int) ->
     return measures
 
 
+def _error_rate(
+    pairs: Sequence[Pair], refs: list[str], lang: str, samples: int, basic: bool = False
+) -> tuple[Measure, list[Alignment]]:
+    chars = lang in norm.CER_LANGUAGES
+    hyps = [norm.normalize(pair.hyp, lang, basic) for pair in pairs]
+    alignments = _align(pairs, refs, hyps, chars)
+    counts = np.array([a.counts for a in alignments], dtype=float)
+    stats = np.stack([counts[:, 1:].sum(1), counts[:, :3].sum(1)], axis=1)
+    errors, n_ref_tokens = stats.sum(0)
+    measure = Measure(
+        "cer" if chars else "wer",
+        100.0 * errors / n_ref_tokens,
+        bootstrap(stats, _per_cent, samples),
+        len(pairs),
+        int(n_ref_tokens),
+        f"jiwer:{version('jiwer')}|{norm.signature(lang, basic)}",
+    )
+    return measure, alignments
+
+
+def _variant(measure: Measure) -> dict:
+    names = ("value", "ci95", "n_ref_tokens", "signature")
+    return {name: getattr(measure, name) for name in names}
+
+
 def score_asr(pairs: Sequence[Pair], lang: str, samples: int = BOOTSTRAP_SAMPLES) -> Scores:
     """WER, or CER for zh ja ko yue, after Whisper's normalizer, and the rates.
 
-    Utterances whose normalized reference is empty are left out and counted.
+    For English, WER after Whisper's basic rules stands in `also`: the English ones join spoken
+    numbers to one word, so that on digit strings WER nearly counts wrong sentences. Utterances
+    whose normalized reference is empty are left out and counted.
 
     Raises:
         ValueError: if no utterance has a reference.
     """
-    chars = lang in norm.CER_LANGUAGES
     kept, refs = [], []
     for pair in pairs:
         ref = norm.normalize(pair.ref, lang)
@@ -227,18 +253,12 @@ def score_asr(pairs: Sequence[Pair], lang: str, samples: int = BOOTSTRAP_SAMPLES
             refs.append(ref)
     if not kept:
         raise ValueError(f"Nothing to score: all {len(pairs)} references are empty ({lang})")
-    alignments = _align(kept, refs, [norm.normalize(pair.hyp, lang) for pair in kept], chars)
-    counts = np.array([a.counts for a in alignments], dtype=float)
-    stats = np.stack([counts[:, 1:].sum(1), counts[:, :3].sum(1)], axis=1)
-    errors, n_ref_tokens = stats.sum(0)
-    main = Measure(
-        "cer" if chars else "wer",
-        100.0 * errors / n_ref_tokens,
-        bootstrap(stats, _per_cent, samples),
-        len(kept),
-        int(n_ref_tokens),
-        f"jiwer:{version('jiwer')}|{norm.signature(lang)}",
-    )
+    main, alignments = _error_rate(kept, refs, lang, samples)
+    if lang == "en":
+        refs = [norm.normalize(pair.ref, lang, basic=True) for pair in kept]
+    if lang == "en" and any(refs):
+        basic, _ = _error_rate(kept, refs, lang, samples, basic=True)
+        main.also["wer_basic"] = _variant(basic)
     rates = _rates(kept, lang, main.n_ref_tokens, samples)
     return Scores([main, *rates], kept, len(pairs) - len(kept), alignments)
 
@@ -276,28 +296,27 @@ def score_st(pairs: Sequence[Pair], tgt: str, samples: int = BOOTSTRAP_SAMPLES) 
     if not kept:
         raise ValueError(f"Nothing to score: all {len(pairs)} references are empty ({tgt})")
     refs, hyps = [pair.ref.strip() for pair in kept], [pair.hyp.strip() for pair in kept]
-    measures, reports = [], []
-    for name, metric in {"bleu": BLEU(tokenize=bleu_tokenizer(tgt)), "chrf": CHRF()}.items():
-        score, ci95 = _sacrebleu(metric, hyps, refs, samples)
+    measures: list[Measure] = []
+    reports = []
+
+    def measure(name: str, metric) -> Measure:
+        total, ci95 = _sacrebleu(metric, hyps, refs, samples)
         signature = metric.get_signature().format()
-        reports.append(score.format(signature=signature, is_json=True))
-        n_ref_tokens = int(score.ref_len) if name == "bleu" else measures[0].n_ref_tokens
-        measures.append(Measure(name, score.score, ci95, len(kept), n_ref_tokens, signature))
+        reports.append(total.format(signature=signature, is_json=True))
+        n_ref_tokens = int(total.ref_len) if name == "bleu" else measures[0].n_ref_tokens
+        return Measure(name, total.score, ci95, len(kept), n_ref_tokens, signature)
+
+    measures.append(measure("bleu", BLEU(tokenize=bleu_tokenizer(tgt))))
+    measures.append(measure("chrf", CHRF()))
     if tgt == "ja":
         try:
-            metric = BLEU(tokenize="ja-mecab")
+            mecab = BLEU(tokenize="ja-mecab")
         except RuntimeError:  # sacrebleu[ja] is optional
             pass
         else:
-            score, ci95 = _sacrebleu(metric, hyps, refs, samples)
-            signature = metric.get_signature().format()
-            measures[0].also["bleu_ja-mecab"] = {
-                "value": score.score,
-                "ci95": ci95,
-                "signature": signature,
-            }
+            measures[0].also["bleu_ja-mecab"] = _variant(measure("bleu", mecab))
     rates = _rates(kept, tgt, measures[0].n_ref_tokens, samples)
-    return Scores([*measures, *rates], kept, len(pairs) - len(kept), sacrebleu_json=reports)
+    return Scores([*measures, *rates], kept, len(pairs) - len(kept), sacrebleu_json=reports[:2])
 
 
 def score(

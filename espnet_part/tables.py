@@ -48,6 +48,12 @@ def _interval(rows: Sequence[Row]) -> str:
     return f"{low:.1f}-{high:.1f}"
 
 
+def variants(row: Row) -> dict[str, Row]:
+    """Return a row's other ways to count the same thing, such as `wer_basic`, by name."""
+    prefix = f"{row['metric']}_"
+    return {k: v for k, v in row.items() if k.startswith(prefix) and isinstance(v, dict)}
+
+
 def _unique(values: Iterable) -> list:
     return list(dict.fromkeys(values))
 
@@ -80,9 +86,15 @@ def _system_table(rows: Sequence[Row], curriculum: str, decode: str) -> str:
     }
     body = []
     for test_set in test_sets:
-        last = [row for row in columns[-1][1] if row["test_set"] == test_set]
+        cells = [[row for row in content if row["test_set"] == test_set] for _, content in columns]
         numbers = [_number(values[test_set, name]) for name, _ in columns]
-        body.append([test_set, *numbers, _interval(last)])
+        body.append([test_set, *numbers, _interval(cells[-1])])
+        for name in _unique(name for row in own for name in variants(row)):
+            others = [[variants(row).get(name) for row in cell] for cell in cells]
+            others = [[row for row in cell if row] for cell in others]
+            if others[-1]:
+                numbers = [_number(_cell(cell)) for cell in others]
+                body.append([f"- {name}", *numbers, _interval(others[-1])])
     if len(test_sets) > 1:
         cells = [[values[test_set, name] for test_set in test_sets] for name, _ in columns]
         means = [_number(None if None in column else mean(column)) for column in cells]
@@ -151,6 +163,10 @@ def experiment_tables(rows: Sequence[Row]) -> str:
     seeds = _unique(row["seed"] for row in trained)
     if len(seeds) > 1:
         parts.append(f"Values are means over the seeds {', '.join(map(str, seeds))}.")
-    signatures = _unique((row["metric"], row["signature"]) for row in trained)
-    parts.append("\n".join(f"- {metric}: `{signature}`" for metric, signature in signatures))
+    signatures: dict[str, list[str]] = {}
+    for row in trained:
+        names = signatures.setdefault(row["signature"], [])
+        if row["metric"] not in names:
+            names.append(row["metric"])
+    parts.append("\n".join(f"- {', '.join(names)}: `{s}`" for s, names in signatures.items()))
     return "\n\n".join(part for part in parts if part)

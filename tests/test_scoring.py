@@ -108,6 +108,21 @@ def test_cer_is_over_code_points_without_spaces():
     )
 
 
+def test_english_digit_strings_have_a_second_wer():
+    """Whisper's English rules make one word of them: its WER nearly counts wrong sentences."""
+    rows = [
+        ("a", "three five eight two", "three five nine two"),
+        ("b", "one two six", "one two six"),
+    ]
+    scores = score_asr(pairs(rows), "en")
+    assert value(scores, "wer") == 50.0
+    basic = scores.measures[0].also["wer_basic"]
+    assert basic["value"] == pytest.approx(100 / 7)
+    assert basic["n_ref_tokens"] == 7
+    assert "norm:whisper-basic" in basic["signature"]
+    assert "wer_basic" not in score_asr(pairs(GERMAN), "de").measures[0].also
+
+
 def test_empty_references_are_left_out_and_counted():
     scores = score_asr(pairs([("a", "...", "noise"), ("b", "ja nein", "ja")]), "de")
     assert scores.n_empty_refs == 1
