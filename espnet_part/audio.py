@@ -1,15 +1,12 @@
-"""Audio files: header checks without decoding, and loading as 16 kHz mono.
+"""Loading audio as 16 kHz mono, and its length from the header alone.
 
-`audio_samples` reads the header alone and `load_audio` decodes, and both derive the length from the
-same two functions (`AudioHeader.span`, `resampled_length`): batches are planned from headers, so a
+`audio_samples` reads the header and `load_audio` decodes, and both derive the length from the same
+two functions (`AudioHeader.span`, `resampled_length`): batches are planned from headers, so a
 difference of one sample between the two would be a bug.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
@@ -17,103 +14,38 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-SAMPLE_RATE = 16000
-# Shorter than this no encoder gives a frame that means anything, and no word is this short.
-MIN_SECONDS = 0.1
-# Segment times come rounded from tables: an end this little past the end of the file is the end.
-END_TOLERANCE_SEC = 0.02
-# An MP3 without an Info header estimates its length: a shortage below this becomes zeros.
-MP3_SHORTAGE_SEC = 0.1
-# Headers written to a pipe declare "unknown", some value near 2^31 or 2^32: not a truncated file.
-_STREAMING_BYTES = 0x7FFFF000
-_FORMAT_HINT = "decode it once with `python -m espnet_part.bin.prepare format` (stage 3)"
+from espnet_part.audiofile import (
+    MIN_SECONDS,
+    MP3_SHORTAGE_SEC,
+    SAMPLE_RATE,
+    AudioError,
+    AudioHeader,
+    check_header,
+    is_pipe,
+    open_audio,
+    pipe_error,
+    read_header,
+    resampled_length,
+    truncated_error,
+    unreadable_error,
+)
 
-
-class AudioError(ValueError):
-    """Bad audio that the user can mend or skip.
-
-    Attributes:
-        reason: A few words without the file name, to count skipped rows by.
-    """
-
-    def __init__(self, message: str, reason: str):
-        super().__init__(message)
-        self.reason = reason
-
-    def __reduce__(self):
-        # The default would call __init__ with the message only: data workers pickle their errors.
-        return type(self), (self.args[0], self.reason)
-
-
-def resampled_length(samples: int, sample_rate: int, new_rate: int = SAMPLE_RATE) -> int:
-    """Samples after resampling, in exact integer arithmetic (rounded up, as torchaudio does)."""
-    return -(-samples * new_rate // sample_rate)
-
-
-@dataclass(frozen=True)
-class AudioHeader:
-    """What a file's header says.
-
-    Attributes:
-        path: The file, for messages.
-        sample_rate: Hz.
-        frames: Samples per channel at `sample_rate`.
-        format: soundfile's name of the container, e.g. "WAV", "MP3".
-    """
-
-    path: str
-    sample_rate: int
-    frames: int
-    format: str
-
-    def span(self, start_sec: float | None, end_sec: float | None) -> tuple[int, int]:
-        """First frame and number of frames of a segment, at the file's own rate.
-
-        Raises:
-            AudioError: The segment is empty, ends after the file, or lasts under MIN_SECONDS.
-        """
-        seconds = self.frames / self.sample_rate
-        begin = 0.0 if start_sec is None else start_sec
-        end = seconds if end_sec is None else end_sec
-        where = f"{self.path}: segment {begin:g} to {end:g} s"
-        if not (0 <= begin and math.isfinite(begin) and math.isfinite(end)):
-            raise AudioError(f"{where}: expected a start of 0 s or later", "bad segment")
-        if end > seconds + END_TOLERANCE_SEC:
-            raise AudioError(
-                f"{where}: ends after the end of the file, which lasts {seconds:.3f} s; "
-                "mend the times in `segments`",
-                "segment ends after the file",
-            )
-        first = round(begin * self.sample_rate)
-        last = self.frames if end_sec is None else min(round(end * self.sample_rate), self.frames)
-        if last <= first:
-            raise AudioError(
-                f"{where}: holds no audio (the file lasts {seconds:.3f} s); expected start < end, "
-                "both within the file; mend the times in `segments`",
-                "bad segment",
-            )
-        if last - first < MIN_SECONDS * self.sample_rate:
-            raise AudioError(
-                f"{self.path}: found {(last - first) / self.sample_rate:.3f} s of audio, expected "
-                f"at least {MIN_SECONDS} s; remove the row (stage 4 does)",
-                f"shorter than {MIN_SECONDS} s",
-            )
-        return first, last - first
-
-    def samples(self, start_sec: float | None = None, end_sec: float | None = None) -> int:
-        """Samples that `load_audio` returns for this segment, at 16 kHz."""
-        return resampled_length(self.span(start_sec, end_sec)[1], self.sample_rate)
-
-
-def read_header(path: str | Path) -> AudioHeader:
-    """Reads and checks the header of an audio file; decodes nothing.
-
-    Raises:
-        AudioError: The file is missing, empty, unreadable, without samples, truncated as far as a
-            header can tell (wav, aiff, sph, ogg, opus), or the path is a pipe or an archive offset.
-    """
-    with _open(path) as file:
-        return _header(file, str(path))
+__all__ = [
+    "MIN_SECONDS",
+    "SAMPLE_RATE",
+    "AudioError",
+    "AudioHeader",
+    "audio_samples",
+    "change_speed",
+    "is_pipe",
+    "load_audio",
+    "load_audio_file",
+    "pipe_error",
+    "read_header",
+    "resample",
+    "resampled_length",
+    "to_mono_16k",
+]
 
 
 def audio_samples(
@@ -143,8 +75,8 @@ def load_audio(
     Raises:
         AudioError: As `audio_samples`, or the samples are truncated, damaged, or not finite.
     """
-    with _open(path) as file:
-        return _load(file, _header(file, str(path)), start_sec, end_sec)
+    with open_audio(path) as file:
+        return _load(file, check_header(file, str(path)), start_sec, end_sec)
 
 
 def load_audio_file(
@@ -154,9 +86,9 @@ def load_audio_file(
     try:
         opened = soundfile.SoundFile(file)
     except (soundfile.SoundFileError, TypeError) as err:
-        raise _unreadable(name, err) from None
+        raise unreadable_error(name, err) from None
     with opened:
-        return _load(opened, _header(opened, name), start_sec, end_sec)
+        return _load(opened, check_header(opened, name), start_sec, end_sec)
 
 
 def to_mono_16k(waveform, sample_rate: int) -> np.ndarray:
@@ -217,93 +149,6 @@ def change_speed(wave_T: np.ndarray, factor: float) -> np.ndarray:
     return resample(wave_T, ratio.numerator, ratio.denominator)
 
 
-def is_pipe(path: str) -> bool:
-    """Whether a wav.scp entry is a command or stdin, not a file."""
-    stripped = path.strip()
-    return stripped == "-" or stripped.endswith("|") or stripped.startswith("|")
-
-
-def pipe_error(name: str) -> AudioError:
-    """The error for a wav.scp entry that is a pipe."""
-    return AudioError(
-        f"{name}: found a pipe, expected an audio file: commands in data files are not run; "
-        f"{_FORMAT_HINT} with --audio_format flac --allow_pipes, if you trust the folder",
-        "pipe",
-    )
-
-
-def _open(path: str | Path) -> soundfile.SoundFile:
-    name = str(path)
-    if is_pipe(name):
-        raise pipe_error(name)
-    try:
-        size = Path(name).stat().st_size
-        if size:
-            return soundfile.SoundFile(name)
-    except (FileNotFoundError, NotADirectoryError):
-        archive = re.fullmatch(r"(.+\.ark):\d+(\[.*\])?", name)
-        hint = (
-            f"Kaldi archives are not read: {_FORMAT_HINT} from audio files"
-            if archive
-            else ("mend wav.scp (relative paths start at the working directory)")
-        )
-        raise AudioError(
-            f"{name}: no such file, expected an audio file; {hint}", "missing file"
-        ) from None
-    except (soundfile.SoundFileError, TypeError, OSError) as err:
-        raise _unreadable(name, err) from None
-    raise AudioError(
-        f"{name}: found an empty file (0 bytes), expected audio; fetch it again or remove the row",
-        "empty file",
-    )
-
-
-def _unreadable(name: str, err: Exception) -> AudioError:
-    detail = (str(err).split("': ")[-1].strip() or "unknown format").rstrip(".")
-    return AudioError(
-        f"{name}: soundfile cannot read it ({detail}), expected wav, flac, mp3, ogg, opus or sph; "
-        "fetch it again if it is damaged, convert it if it is of another format",
-        "unreadable file",
-    )
-
-
-def _truncated(name: str, found: str, expected: str) -> AudioError:
-    return AudioError(
-        f"{name}: truncated: found {found}, expected {expected}; fetch it again or remove the row",
-        "truncated file",
-    )
-
-
-def _header(file: soundfile.SoundFile, name: str) -> AudioHeader:
-    info = file.extra_info
-    for declared, there in re.findall(r"(?m)^ ?(?:data|SSND) : (\d+) \(should be (\d+)\)", info):
-        if int(there) < int(declared) < _STREAMING_BYTES:
-            raise _truncated(name, f"{there} bytes of samples", f"{declared} as its header says")
-    if "Last page lacks an end-of-stream bit" in info:
-        raise _truncated(name, "no end-of-stream page", "one, as every whole Ogg file has")
-    if file.format == "NIST":
-        declared = _sph_frames(name)
-        if declared is not None and file.frames < declared:
-            raise _truncated(name, f"{file.frames} samples", f"{declared} as its header says")
-    if file.frames <= 0:
-        raise AudioError(
-            f"{name}: found a header but no samples, expected audio; fetch it again or remove the "
-            "row",
-            "no samples",
-        )
-    return AudioHeader(name, file.samplerate, file.frames, file.format)
-
-
-def _sph_frames(name: str) -> int | None:
-    """Samples per channel that a NIST header declares; None if it declares none."""
-    try:
-        with open(name, "rb") as raw:
-            found = re.search(rb"sample_count -i (\d+)", raw.read(1024))
-    except OSError:
-        return None
-    return int(found[1]) if found else None
-
-
 def _load(
     file: soundfile.SoundFile, header: AudioHeader, start_sec: float | None, end_sec: float | None
 ) -> np.ndarray:
@@ -322,7 +167,7 @@ def _load(
     missing = frames - len(wave_TC)
     if missing:
         if header.format != "MP3" or missing > MP3_SHORTAGE_SEC * header.sample_rate:
-            raise _truncated(
+            raise truncated_error(
                 header.path, f"{len(wave_TC)} of the samples from {first} on", f"{frames}"
             )
         wave_TC = np.pad(wave_TC, ((0, missing), (0, 0)))

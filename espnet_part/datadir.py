@@ -7,59 +7,23 @@ Nothing found in a data file is ever executed.
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from espnet_part.audio import is_pipe, pipe_error
-from espnet_part.prompt import LANGUAGES, SPEECH_TASKS, TASKS
+from espnet_part.datadir_writer import ALL_FILES, ANCHOR, COMMON_FILES, write_datadir
+from espnet_part.row import Row, check_row, normalize_text
 from espnet_part.sortedfile import SortedLookup, iter_pairs
 
-COMMON_FILES = ("text", "utt2task", "utt2lang", "utt2tgt")
-SPEECH_FILES = (*COMMON_FILES, "wav.scp", "utt2spk", "segments", "transcript")
-TEXT_FILES = (*COMMON_FILES, "source")
-ALL_FILES = tuple(dict.fromkeys(SPEECH_FILES + TEXT_FILES))
-# Removed first and put back last by a writer: a folder without it is half-written, never mixed.
-ANCHOR = "utt2task"
-# Whatever a reader might take for a column or line end, and NUL; U+3000 and the like are text.
-_BREAKS = re.compile(r"[\x00-\x20\x7f\x85\u2028\u2029]+")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One example.
-
-    Attributes:
-        utt_id: Unique over tasks, e.g. `clip7-st-de`.
-        task: One of prompt.TASKS.
-        src: Language code of the source.
-        tgt: Language code of the target; for asr the same as `src`.
-        target: Text that the model shall say.
-        path: Audio file; None for text rows.
-        start_sec: Start of the segment in the file; None without `segments`.
-        end_sec: End of it; None without `segments`, or for "to the end of the file".
-        source: Source text of text rows, transcript of st rows where there is one.
-        speaker: From utt2spk; None for text rows.
-    """
-
-    utt_id: str
-    task: str
-    src: str
-    tgt: str
-    target: str
-    path: str | None = None
-    start_sec: float | None = None
-    end_sec: float | None = None
-    source: str | None = None
-    speaker: str | None = None
-
-
-def normalize_text(text: str) -> str:
-    """Text on one line: each run of spaces, tabs, newlines, control characters becomes a space."""
-    return _BREAKS.sub(" ", text).strip(" ")
+__all__ = [
+    "ALL_FILES",
+    "Row",
+    "count_rows",
+    "is_speech_folder",
+    "iter_rows",
+    "normalize_text",
+    "write_datadir",
+]
 
 
 def is_speech_folder(folder: str | Path) -> bool:
@@ -115,7 +79,7 @@ def iter_rows(folder: str | Path, allow_pipes: bool = False) -> Iterator[Row]:
     for utt_id, values in _join(folder, names):
         target, task, src, tgt, last_but_one, *last = values
         where = f"{folder}: id {utt_id}"
-        _check_row(where, task, src, tgt, speech)
+        check_row(where, task, src, tgt, speech)
         target = normalize_text(target)
         if not speech:
             yield Row(utt_id, task, src, tgt, target, source=normalize_text(last_but_one))
@@ -140,72 +104,6 @@ def iter_rows(folder: str | Path, allow_pipes: bool = False) -> Iterator[Row]:
         )
     if transcripts:
         transcripts.finish()
-
-
-def write_datadir(folder: str | Path, rows: Iterable[Row]) -> int:
-    """Writes a data folder; what is there already is replaced as a whole or not at all.
-
-    A folder with segments gets one wav.scp line per row (id = row id), which Kaldi allows and which
-    keeps every file in the order of the rows.
-
-    Args:
-        folder: Made if missing. Files other than those of a data folder are left alone.
-        rows: A list or tuple may have any order. An iterator is written as it comes, in bounded
-            memory, so its ids must rise (byte order).
-
-    Returns:
-        The number of rows.
-
-    Raises:
-        ValueError: No rows, an id that repeats, is out of order or holds white space, an unknown
-            task or language, speech and text rows mixed, a speech row without audio.
-    """
-    folder = Path(folder)
-    if isinstance(rows, list | tuple):
-        rows = sorted(rows, key=lambda row: row.utt_id.encode())
-    rows = iter(rows)
-    first = next(rows, None)
-    if first is None:
-        raise ValueError(f"{folder}: no rows to write; see what dropped them")
-    speech = first.path is not None
-    folder.mkdir(parents=True, exist_ok=True)
-    staging = make_staging(folder)
-    try:
-        count, has_segments, has_transcript = _write_files(folder, staging, first, rows, speech)
-        if not has_segments:
-            (staging / "segments").unlink(missing_ok=True)
-        if not has_transcript:
-            (staging / "transcript").unlink(missing_ok=True)
-        publish(staging, folder, ANCHOR, ALL_FILES)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return count
-
-
-def make_staging(folder: Path) -> Path:
-    """An empty folder inside `folder` for files to be published; what a killed run left goes."""
-    staging = folder / ".staging"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    return staging
-
-
-def publish(staging: Path, folder: Path, anchor: str, owned: Iterable[str]) -> None:
-    """Moves the files of `staging` into `folder` so that a kill never leaves old and new mixed.
-
-    Args:
-        staging: Folder with the new files, on the same file system.
-        folder: Where they go.
-        anchor: Name of the file without which readers refuse the folder: it goes first, comes last.
-        owned: Names that belong to the set: those in `folder` and not in `staging` are removed.
-    """
-    (folder / anchor).unlink(missing_ok=True)
-    for name in owned:
-        if not (staging / name).exists():
-            (folder / name).unlink(missing_ok=True)
-    names = sorted(entry.name for entry in staging.iterdir())
-    for name in sorted(names, key=lambda name: name == anchor):
-        os.replace(staging / name, folder / name)
 
 
 def _need(folder: Path, name: str) -> Path:
@@ -262,27 +160,6 @@ class _Optional:
             )
 
 
-def _check_row(where: str, task: str, src: str, tgt: str, speech: bool) -> None:
-    if task not in TASKS:
-        raise ValueError(f"{where}: unknown task {task!r} in utt2task; expected {' '.join(TASKS)}")
-    if (task in SPEECH_TASKS) != speech:
-        kind, wanted = ("speech", "asr or st") if speech else ("text", "mt or instruct")
-        raise ValueError(
-            f"{where}: task {task!r} in a {kind} folder; expected {wanted} there; "
-            "keep speech and text in folders of their own"
-        )
-    for name, code in (("utt2lang", src), ("utt2tgt", tgt)):
-        if code not in LANGUAGES:
-            raise ValueError(
-                f"{where}: unknown language {code!r} in {name}; expected {' '.join(LANGUAGES)}"
-            )
-    if task == "asr" and src != tgt:
-        raise ValueError(
-            f"{where}: asr from {src!r} to {tgt!r}; expected the same language in utt2lang and "
-            "utt2tgt (another language is task st)"
-        )
-
-
 def _parse_segment(where: str, value: str) -> tuple[str, float, float | None]:
     fields = value.split()
     try:
@@ -294,68 +171,3 @@ def _parse_segment(where: str, value: str) -> tuple[str, float, float | None]:
         ) from None
     # Kaldi's way of saying "to the end".
     return recording, start_sec, None if end_sec == -1 else end_sec
-
-
-def _write_files(
-    folder: Path, staging: Path, first: Row, rows: Iterator[Row], speech: bool
-) -> tuple[int, bool, bool]:
-    """Writes all files into `staging`; returns rows, any segment, any transcript."""
-    has_segments = has_transcript = False
-    names = SPEECH_FILES if speech else TEXT_FILES
-    files = {
-        name: (staging / name).open("w", encoding="utf-8", newline="\n", buffering=1 << 18)
-        for name in names
-    }
-    last, count = b"", 0
-    try:
-        for row in _chain(first, rows):
-            where = f"{folder}: row {row.utt_id!r}"
-            last = _check_id(where, row.utt_id, last)
-            if (row.path is not None) != speech:
-                raise ValueError(
-                    f"{where}: speech and text rows in one folder; write them into two folders"
-                )
-            _check_row(where, row.task, row.src, row.tgt, speech)
-            line = {"text": normalize_text(row.target), "utt2task": row.task}
-            line |= {"utt2lang": row.src, "utt2tgt": row.tgt}
-            if speech:
-                has_segments |= row.start_sec is not None or row.end_sec is not None
-                end = -1 if row.end_sec is None else row.end_sec
-                if _BREAKS.sub(" ", row.path).strip(" ") != row.path:
-                    raise ValueError(
-                        f"{where}: path {row.path!r}: expected one without tabs, newlines, double "
-                        "spaces or spaces at its ends; rename the file"
-                    )
-                line["wav.scp"] = row.path
-                line["utt2spk"] = row.speaker or row.utt_id
-                line["segments"] = f"{row.utt_id} {float(row.start_sec or 0)!r} {end!r}"
-                if row.source is not None:
-                    has_transcript = True
-                    line["transcript"] = normalize_text(row.source)
-            else:
-                line["source"] = normalize_text(row.source or "")
-            for name, value in line.items():
-                files[name].write(f"{row.utt_id} {value}\n" if value else f"{row.utt_id}\n")
-            count += 1
-    finally:
-        for file in files.values():
-            file.close()
-    return count, has_segments, has_transcript
-
-
-def _chain(first: Row, rows: Iterator[Row]) -> Iterator[Row]:
-    yield first
-    yield from rows
-
-
-def _check_id(where: str, utt_id: str, last: bytes) -> bytes:
-    if not utt_id or utt_id.split() != [utt_id] or _BREAKS.search(utt_id):
-        raise ValueError(f"{where}: expected an id without white space or control characters")
-    key = utt_id.encode()
-    if key <= last:
-        problem = "repeats" if key == last else f"comes after {last.decode()!r}"
-        raise ValueError(
-            f"{where}: the id {problem}; expected rising ids in byte order (LC_ALL=C): "
-            "make ids unique, sort the rows, or pass a list, which is sorted here"
-        )
-    return key

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import itertools
 import json
 import logging
 import shutil
-import time
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from espnet_part.audio import SAMPLE_RATE, AudioError, AudioHeader, read_header
-from espnet_part.datadir import ALL_FILES, Row, count_rows, iter_rows, make_staging, publish
+from espnet_part.audio import SAMPLE_RATE, AudioError
+from espnet_part.batching import row_cost
+from espnet_part.datadir import ALL_FILES, Row, count_rows, iter_rows
 from espnet_part.manifest import FILES, FORMAT, INDEX_DTYPE, row_to_json
 from espnet_part.prompt import LANGUAGES, TASKS
+from espnet_part.publish import fingerprint, make_staging, publish
+from espnet_part.rowpass import Progress, Skipped, blocks, read_headers, row_samples
 
-BLOCK_ROWS = 4096
 _TASK_ID = {name: i for i, name in enumerate(TASKS)}
 _LANGUAGE_ID = {name: i for i, name in enumerate(LANGUAGES)}
 _LANGUAGES = tuple(LANGUAGES)
@@ -42,15 +42,15 @@ def write_manifest(data_dir: str | Path, out: str | Path, tokenizer, jobs: int =
         ValueError: The data folder is bad, or none of its rows is usable.
     """
     data_dir, out = Path(data_dir), Path(out)
-    fingerprint = _fingerprint(data_dir, tokenizer)
-    if (meta := _unchanged(out, fingerprint)) is not None:
+    made_from = _made_from(data_dir, tokenizer)
+    if (meta := _unchanged(out, made_from)) is not None:
         log.info("%s: up to date, %d rows", out, meta["rows"])
         return meta
     out.mkdir(parents=True, exist_ok=True)
     staging = make_staging(out)
     try:
         meta = _write(data_dir, staging, tokenizer, max(1, jobs))
-        meta["fingerprint"] = fingerprint
+        meta["made_from"] = made_from
         with (staging / "meta.json").open("w", encoding="utf-8") as file:
             json.dump(meta, file, indent=1, ensure_ascii=False)
         publish(staging, out, "meta.json", FILES)
@@ -59,102 +59,18 @@ def write_manifest(data_dir: str | Path, out: str | Path, tokenizer, jobs: int =
     return meta
 
 
-class Skipped:
-    """Counts skipped rows by reason and logs the first few of each."""
-
-    def __init__(self, where: str, shown: int = 3):
-        self.counts: dict[str, int] = {}
-        self._where, self._shown = where, shown
-
-    def add(self, utt_id: str, err: AudioError) -> None:
-        """Counts one row."""
-        self.counts[err.reason] = self.counts.get(err.reason, 0) + 1
-        if self.counts[err.reason] <= self._shown:
-            log.warning("%s: skipped %s: %s", self._where, utt_id, err)
-
-    def summary(self) -> str:
-        """E.g. `3 rows: 2 missing file, 1 no samples`."""
-        each = ", ".join(f"{n} {reason}" for reason, n in sorted(self.counts.items()))
-        return f"{sum(self.counts.values())} rows: {each}"
-
-
-class Progress:
-    """Logs rows done, rate and time left, at most every `every_sec` seconds."""
-
-    def __init__(self, what: str, total: int, every_sec: float = 20.0):
-        self._what, self._total, self._every = what, total, every_sec
-        self._start = self._last = time.monotonic()
-
-    def show(self, done: int) -> None:
-        """Tells how far it is."""
-        now = time.monotonic()
-        if now - self._last < self._every:
-            return
-        self._last = now
-        rate = done / (now - self._start)
-        left = (self._total - done) / max(rate, 1e-9)
-        percent = 100 * done / max(self._total, 1)
-        log.info(
-            "%s: %d of %d rows (%.0f %%), %.0f rows/s, %.0f s left",
-            *(self._what, done, self._total, percent, rate, left),
-        )
-
-
-def blocks(rows: Iterable[Row], size: int = BLOCK_ROWS) -> Iterator[list[Row]]:
-    """Cuts an iterator into lists of at most `size` rows."""
-    rows = iter(rows)
-    while block := list(itertools.islice(rows, size)):
-        yield block
-
-
-def headers_of(rows: list[Row], pool: ThreadPoolExecutor) -> dict[str, AudioHeader | AudioError]:
-    """Header, or what is wrong with it, of each different audio file of some rows."""
-    paths = list(dict.fromkeys(row.path for row in rows if row.path is not None))
-    return dict(zip(paths, pool.map(_header_or_error, paths, chunksize=64), strict=True))
-
-
-def _header_or_error(path: str) -> AudioHeader | AudioError:
-    try:
-        return read_header(path)
-    except AudioError as err:
-        return err
-
-
-def row_samples(row: Row, headers: dict[str, AudioHeader | AudioError]) -> int:
-    """Samples of a row at 16 kHz, 0 for a text row.
-
-    Raises:
-        AudioError: The file or the segment is bad.
-    """
-    if row.path is None:
-        return 0
-    header = headers[row.path]
-    if isinstance(header, AudioError):
-        raise header
-    return header.samples(row.start_sec, row.end_sec)
-
-
 def _write(data_dir: Path, staging: Path, tokenizer, jobs: int) -> dict:
     skipped = Skipped(str(data_dir))
-    progress = Progress(f"manifest of {data_dir}", count_rows(data_dir))
     totals: dict[str, dict[str, float]] = {}
-    count = done = offset = 0
-    with (
-        ThreadPoolExecutor(jobs) as pool,
-        (staging / "index.npy").open("wb") as index_file,
-        (staging / "rows.jsonl").open("wb") as rows_file,
-    ):
+    count = offset = 0
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(jobs))
+        index_file = stack.enter_context((staging / "index.npy").open("wb"))
+        rows_file = stack.enter_context((staging / "rows.jsonl").open("wb"))
+        progress = stack.enter_context(Progress(f"manifest of {data_dir}", count_rows(data_dir)))
         header_size = _write_npy_header(index_file, 0)
         for block in blocks(iter_rows(data_dir)):
-            done += len(block)
-            headers = headers_of(block, pool)
-            kept, samples = [], []
-            for row in block:
-                try:
-                    samples.append(row_samples(row, headers))
-                    kept.append(row)
-                except AudioError as err:
-                    skipped.add(row.utt_id, err)
+            kept, samples = _usable(block, pool, skipped)
             if kept:
                 lines = [row_to_json(row) for row in kept]
                 index = _index(kept, samples, lines, offset, tokenizer)
@@ -163,14 +79,14 @@ def _write(data_dir: Path, staging: Path, tokenizer, jobs: int) -> dict:
                 _add_totals(totals, index)
                 offset += sum(map(len, lines))
                 count += len(kept)
-            progress.show(done)
+            progress.add(len(block))
         index_file.seek(0)
         assert _write_npy_header(index_file, count) == header_size, "the npy header has grown"
     if skipped.counts:
-        log.warning("%s: skipped %s (of %d)", data_dir, skipped.summary(), done)
+        log.warning("%s: skipped %s (of %d)", data_dir, skipped.summary(), progress.done)
     if not count:
         raise ValueError(
-            f"{data_dir}: none of its {done} rows is usable; skipped {skipped.summary()}; "
+            f"{data_dir}: none of its {progress.done} rows is usable; skipped {skipped.summary()}; "
             "the warnings above name some of them"
         )
     return {
@@ -183,6 +99,21 @@ def _write(data_dir: Path, staging: Path, tokenizer, jobs: int) -> dict:
         "totals": dict(sorted(totals.items())),
         "skipped": dict(sorted(skipped.counts.items())),
     }
+
+
+def _usable(
+    block: list[Row], pool: ThreadPoolExecutor, skipped: Skipped
+) -> tuple[list[Row], list[int]]:
+    """The rows with good audio or none, and their samples."""
+    headers = read_headers(block, pool)
+    kept, samples = [], []
+    for row in block:
+        try:
+            samples.append(row_samples(row, headers))
+            kept.append(row)
+        except AudioError as err:
+            skipped.add(row.utt_id, err.reason, str(err))
+    return kept, samples
 
 
 def _write_npy_header(file, rows: int) -> int:
@@ -217,8 +148,6 @@ def _token_counts(texts: list[str], tokenizer) -> np.ndarray:
 
 
 def _add_totals(totals: dict[str, dict[str, float]], index: np.ndarray) -> None:
-    from espnet_part.batching import row_cost
-
     cost = row_cost(index["samples"], index["n_source"], index["n_target"])
     key = (index["task"].astype(int) << 16) | (index["src"].astype(int) << 8) | index["tgt"]
     for value in np.unique(key):
@@ -234,33 +163,23 @@ def _add_totals(totals: dict[str, dict[str, float]], index: np.ndarray) -> None:
         total["cost"] += float(cost[key == value].sum())
 
 
-def files_fingerprint(data_dir: Path) -> dict[str, list[int]]:
-    """Size and modification time (ns) of each file of a data folder."""
-    stats = {}
-    for name in ALL_FILES:
-        if (data_dir / name).exists():
-            stat = (data_dir / name).stat()
-            stats[name] = [stat.st_size, stat.st_mtime_ns]
-    return stats
-
-
-def _fingerprint(data_dir: Path, tokenizer) -> dict:
+def _made_from(data_dir: Path, tokenizer) -> dict:
     # The vocabulary too: a tokenizer that is trained anew keeps the name of its folder.
     vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
     return {
         "data_dir": str(data_dir),
-        "files": files_fingerprint(data_dir),
+        "files": fingerprint(data_dir, ALL_FILES),
         "tokenizer": str(tokenizer.name_or_path),
         "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
     }
 
 
-def _unchanged(out: Path, fingerprint: dict) -> dict | None:
+def _unchanged(out: Path, made_from: dict) -> dict | None:
     """The meta of `out` if it is complete and was made from the same input."""
     try:
         with (out / "meta.json").open(encoding="utf-8") as file:
             meta = json.load(file)
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    same = meta.get("fingerprint") == fingerprint and meta.get("format") == FORMAT
+    same = meta.get("made_from") == made_from and meta.get("format") == FORMAT
     return meta if same and all((out / name).exists() for name in FILES) else None
