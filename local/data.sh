@@ -12,10 +12,11 @@ corpus=$1
 shift
 script=local/prepare_${corpus}.py
 if [ ! -f "${script}" ]; then
-    known=$(cd local && ls prepare_*.py 2> /dev/null | sed 's/prepare_//; s/\.py//' | tr '\n' ' ')
+    known=$(printf '%s ' local/prepare_*.py | sed -E 's#local/prepare_([^ ]*)\.py#\1#g')
     echo "local/data.sh: error: unknown corpus '${corpus}' (there is no ${script}); known: ${known}" >&2
     exit 2
 fi
+# shellcheck source=../egs2/part_multilingual/s2t1/db.sh
 . ./db.sh
 
 python=${python:-python3}
