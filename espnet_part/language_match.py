@@ -6,6 +6,7 @@ script. A sentence that says too little is given the benefit of the doubt.
 """
 
 import re
+from functools import lru_cache
 
 # (first, last code point) of the letters of each script.
 _SCRIPTS = {
@@ -67,6 +68,7 @@ _COMMON_WORDS = {
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 
+@lru_cache(maxsize=1 << 16)
 def _script(char: str) -> str | None:
     code = ord(char)
     for script, ranges in _SCRIPTS.items():

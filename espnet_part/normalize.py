@@ -30,13 +30,14 @@ def _load_normalizers() -> ModuleType:
             "The package openai-whisper is not installed, and scoring speech recognition needs "
             "its text normalizer: pip install openai-whisper"
         )
-    spec = importlib.util.spec_from_file_location(
+    loaded = importlib.util.spec_from_file_location(
         _MODULE, folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
-    module = importlib.util.module_from_spec(spec)
+    assert loaded is not None and loaded.loader is not None  # the file exists
+    module = importlib.util.module_from_spec(loaded)
     sys.modules[_MODULE] = module
     try:
-        spec.loader.exec_module(module)
+        loaded.loader.exec_module(module)
     except BaseException:
         del sys.modules[_MODULE]
         raise

@@ -15,6 +15,7 @@ import yaml
 
 from espnet_part import scoring, trn
 from espnet_part.datadir import iter_rows
+from espnet_part.pairs import Pair, pair_texts, read_text
 from espnet_part.results import FLOOR, System, make_rows
 from espnet_part.tables import GROUPS, checks_table, markdown, variants
 
@@ -56,7 +57,8 @@ def read_test_set(folder: Path) -> TestSet:
 def _read_system(decode_dir: Path) -> System:
     """Name what was decoded, from its place, the phase's config.yaml and decode.json."""
     phase_dir = decode_dir.parent
-    config, meta = {}, {}
+    config: dict[str, Any] = {}
+    meta: dict[str, Any] = {}
     if (phase_dir / "config.yaml").is_file():
         config = yaml.safe_load((phase_dir / "config.yaml").read_text(encoding="utf-8")) or {}
     if (decode_dir / "decode.json").is_file():
@@ -103,9 +105,9 @@ def score_experiment(
             if name not in test_sets:
                 test_sets[name] = read_test_set(dumpdir / "raw" / name)
             test_set = test_sets[name]
-            pairs = scoring.pair_texts(
+            pairs = pair_texts(
                 test_set.texts,
-                scoring.read_text(file),
+                read_text(file),
                 allow_missing,
                 str(file),
                 test_set.speakers,
@@ -148,8 +150,7 @@ def floor_rows(test_sets: Sequence[TestSet], samples: int) -> list[dict[str, Any
             continue
         order = derangement(len(refs), FLOOR_SEED)
         pairs = [
-            scoring.Pair(utt, ref, refs[other][1])
-            for (utt, ref), other in zip(refs, order, strict=True)
+            Pair(utt, ref, refs[other][1]) for (utt, ref), other in zip(refs, order, strict=True)
         ]
         kind = (test_set.task, test_set.src, test_set.tgt)
         try:

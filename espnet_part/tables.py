@@ -60,7 +60,7 @@ def _unique(values: Iterable) -> list:
 
 def _is_reference(row: Row) -> bool:
     """Say whether a row belongs to no phase: the floor, or a system made elsewhere."""
-    return row["phase"] is None
+    return row["phase"] is None or row["curriculum"] in (FLOOR, ENCODER_CTC)
 
 
 def _references(rows: Iterable[Row]) -> list[str]:
@@ -90,14 +90,15 @@ def _system_table(rows: Sequence[Row], curriculum: str, decode: str) -> str:
         numbers = [_number(values[test_set, name]) for name, _ in columns]
         body.append([test_set, *numbers, _interval(cells[-1])])
         for name in _unique(name for row in own for name in variants(row)):
-            others = [[variants(row).get(name) for row in cell] for cell in cells]
-            others = [[row for row in cell if row] for cell in others]
+            others = [[v[name] for v in map(variants, cell) if name in v] for cell in cells]
             if others[-1]:
                 numbers = [_number(_cell(cell)) for cell in others]
                 body.append([f"- {name}", *numbers, _interval(others[-1])])
     if len(test_sets) > 1:
-        cells = [[values[test_set, name] for test_set in test_sets] for name, _ in columns]
-        means = [_number(None if None in column else mean(column)) for column in cells]
+        means = []
+        for name, _ in columns:
+            scored = [v for test_set in test_sets if (v := values[test_set, name]) is not None]
+            means.append(_number(mean(scored) if len(scored) == len(test_sets) else None))
         body.append(["mean", *means, ""])
     return markdown(["test set", *(name for name, _ in columns), "95 % CI of last"], body)
 

@@ -11,10 +11,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from espnet_part.scoring import Alignment, Pair, Scores
-
-_RULE = "|" + "=" * 77 + "|"
-_LINE = "|" + "-" * 77 + "|"
+from espnet_part.pairs import Pair
+from espnet_part.scoring import Alignment, Scores
 
 
 def _label(pair: Pair) -> str:
@@ -81,16 +79,19 @@ def result_text(alignments: Sequence[Alignment], title: str) -> str:
     for alignment in alignments:
         name = (alignment.pair.speaker or alignment.pair.utt_id).lower()
         speakers.setdefault(name, []).append(alignment.counts)
+    columns = "Corr    Sub    Del    Ins    Err  S.Err"
+    head = f"| {'SPKR':<16} | {'# Snt':>6} {'# Wrd':>8} |   {columns} |"
+    width = len(head) - 2
     lines = [
         title,
         "",
-        "," + "-" * 77 + ".",
-        f"| {'SPKR':<16} | {'# Snt':>6} {'# Wrd':>8} |   Corr    Sub    Del    Ins    Err  S.Err |",
-        _LINE,
+        "," + "-" * width + ".",
+        head,
+        "|" + "-" * width + "|",
         *(_row(name, counts) for name, counts in speakers.items()),
-        _RULE,
+        "|" + "=" * width + "|",
         _row("Sum/Avg", (alignment.counts for alignment in alignments)),
-        "`" + "-" * 77 + "'",
+        "`" + "-" * width + "'",
         "",
     ]
     for alignment in alignments:
@@ -127,7 +128,7 @@ def write_asr(scores: Scores, folder: Path) -> None:
         _write(
             out / f"{name}.trn",
             (
-                " ".join(op[side] for op in a.ops if op[side] is not None) + f"\t{_label(a.pair)}"
+                " ".join(filter(None, (op[side] for op in a.ops))) + f"\t{_label(a.pair)}"
                 for a in scores.alignments
             ),
         )

@@ -109,6 +109,22 @@ def test_bleu_file_is_the_sacrebleu_commands(experiment):
     assert (folder / "hyp.trn.org").read_text().split("\n")[0] == "\t(spk0-u00-st)"
 
 
+def test_sclites_own_report_where_it_is_installed(experiment, monkeypatch):
+    dump, exp = experiment
+    run(dump, exp)
+    score_dir = exp / "part/phase1/decode_greedy_latest/digits_test_asr_en/score_wer"
+    fake = exp.parent / "bin" / "sclite"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\necho "sclite $*"; wc -l < "$2"\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(fake.parent), prepend=":")
+    run(dump, exp)
+    lines = (score_dir / "result.sclite.txt").read_text().splitlines()
+    assert lines[0].startswith("sclite -r ref.trn trn -h hyp.trn trn -i rm")
+    assert lines[1].strip() == str(N)
+    assert (score_dir / "result.txt").read_text().startswith("WER by jiwer")
+
+
 def test_result_txt(experiment):
     dump, exp = experiment
     utt = "u03-asr"
@@ -123,6 +139,8 @@ def test_result_txt(experiment):
     assert re.search(r"^\| spk0 +\| +6 +\d+ \|( +[\d.]+){6} \|$", text, re.M)
     assert re.search(r"^\| Sum/Avg +\| +12 +\d+ \|( +[\d.]+){6} \|$", text, re.M)
     assert text.count("Avg") == 1
+    frame = text.split("\n\n")[1].split("\n")
+    assert len(frame) == 8 and len({len(line) for line in frame}) == 1
     block = text[text.index(f"id: (spk1-{utt})") :].split("\n")
     assert block[1] == f"Scores: (#C #S #D #I) {len(words) - 2} 1 1 1"
     assert block[2].split()[1:3] == ["**", words[0]]
@@ -198,6 +216,17 @@ def test_references_made_elsewhere(experiment, capsys):
         run(dump, exp, "--reference", str(path))
     with pytest.raises(SystemExit, match="No such results file"):
         run(dump, exp, "--reference", "none.json")
+
+
+def test_a_reference_system_has_its_own_column_even_with_a_phase(experiment, capsys):
+    dump, exp = experiment
+    path = exp.parent / "ctc.json"
+    row = {"test_set": "digits_test_asr_en", "metric": "wer", "value": 1.25, "phase": "parts"}
+    path.write_text(json.dumps({"results": [row]}))
+    run(dump, exp, "--reference", str(path))
+    out = capsys.readouterr().out
+    assert "## encoder_ctc" not in out
+    assert re.search(r"^\| digits_test_asr_en +\| +[\d.]+ \| +1.25 \| +6.67 \|", out, re.M)
 
 
 def test_tables_are_aligned_and_fit_the_terminal(experiment, capsys):

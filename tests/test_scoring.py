@@ -11,7 +11,8 @@ import pytest
 from espnet_part import hypotheses, language_match, scoring
 from espnet_part.bin import score as score_command
 from espnet_part.normalize import normalize
-from espnet_part.scoring import Pair, pair_texts, read_text, score_asr, score_st
+from espnet_part.pairs import Pair, pair_texts, read_text
+from espnet_part.scoring import score_asr, score_st
 
 GERMAN = [
     ("a", "Drei Katzen, zwei Hunde.", "drei katzen zwei hunde"),

@@ -4,8 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from espnet_part.pairs import pair_texts, read_text
 from espnet_part.results import System, make_rows, save_rows
-from espnet_part.scoring import BOOTSTRAP_SAMPLES, ST_TASKS, pair_texts, read_text, score
+from espnet_part.scoring import BOOTSTRAP_SAMPLES, ST_TASKS, score
 
 
 def get_parser() -> argparse.ArgumentParser:
