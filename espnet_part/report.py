@@ -54,21 +54,34 @@ def read_test_set(folder: Path) -> TestSet:
     return TestSet(folder.name, *kinds.pop(), texts, speakers)
 
 
-def _read_system(decode_dir: Path) -> System:
-    """Name what was decoded, from its place, the phase's config.yaml and decode.json."""
-    phase_dir = decode_dir.parent
+def _read_system(folder: Path) -> System:
+    """Name what was decoded, from its place, the phase's config.yaml and decode.json.
+
+    Every decoding job leaves a decode.json in its output folder; any of them will do. One in the
+    test set's or the decode folder comes first, where another way of decoding wrote it.
+
+    Args:
+        folder: `<curriculum>/phase<N>/<decode>/<test_set>`.
+    """
+    decode_dir, phase_dir = folder.parent, folder.parent.parent
     config: dict[str, Any] = {}
     meta: dict[str, Any] = {}
     if (phase_dir / "config.yaml").is_file():
         config = yaml.safe_load((phase_dir / "config.yaml").read_text(encoding="utf-8")) or {}
-    if (decode_dir / "decode.json").is_file():
-        meta = json.loads((decode_dir / "decode.json").read_text(encoding="utf-8"))
+    places = [folder / "decode.json", decode_dir / "decode.json"]
+    for place in [*places, *sorted(folder.glob("logdir/output.*/decode.json"))]:
+        if place.is_file():
+            meta = json.loads(place.read_text(encoding="utf-8"))
+            break
+    checkpoint = meta.get("checkpoint")
+    if checkpoint is not None and Path(checkpoint).is_absolute():
+        checkpoint = Path(checkpoint).name  # results are shared; this machine's paths are not
     return System(
         curriculum=phase_dir.parent.name,
         phase=phase_dir.name.removeprefix("phase"),
         decode=decode_dir.name,
         seed=config.get("seed"),
-        checkpoint=meta.get("checkpoint"),
+        checkpoint=checkpoint,
         lid=meta.get("lid"),
     )
 
@@ -119,7 +132,7 @@ def score_experiment(
             continue
         write = trn.write_asr if test_set.task == "asr" else trn.write_st
         write(scores, file.parent)
-        rows = make_rows(scores, _read_system(decode_dir), name, *kind)
+        rows = make_rows(scores, _read_system(file.parent), name, *kind)
         by_phase.setdefault(decode_dir.parent, []).extend(rows)
     return by_phase, list(test_sets.values()), problems
 

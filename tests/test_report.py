@@ -195,6 +195,19 @@ def test_scoring_again_replaces_and_keeps(experiment):
     assert len(seeded) == len(first) + 1
 
 
+@pytest.mark.parametrize("place", ["", "logdir/output.1"])
+def test_decode_json_of_a_job(experiment, place):
+    dump, exp = experiment
+    decode = exp / "part/phase1/decode_greedy_latest"
+    (decode / "decode.json").unlink()
+    folder = decode / "digits_test_asr_en" / place
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "decode.json").write_text('{"checkpoint": "/home/me/x/latest.pth", "lid": "none"}')
+    rows = [r for r in run(dump, exp) if (r["curriculum"], r["phase"]) == ("part", "1")]
+    found = {(r["task"], r["checkpoint"], r.get("lid")) for r in rows}
+    assert found == {("asr", "latest.pth", "none"), ("st", None, None)}
+
+
 def test_references_made_elsewhere(experiment, capsys):
     dump, exp = experiment
     path = exp.parent / "ctc.json"
