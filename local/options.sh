@@ -16,20 +16,20 @@ declare -gA opt_default=()
 # Writes the help page to stdout.
 print_options() {
     local line name default text
-    printf 'Usage: %s [options]\n' "$0"
+    printf 'Usage: ./run.sh [options]\n'
     for line in "${option_list[@]}"; do
         if [[ ${line} == "#"* ]]; then
             printf '\n%s\n' "${line#\# }"
             continue
         fi
         IFS='|' read -r name default text <<< "${line}"
-        printf '  --%-22s %s (default: "%s")\n' "${name}" "${text}" "${default}"
+        printf '  --%-22s %s%s\n' "${name}" "${text}" "${default:+ (${default})}"
     done
 }
 
 # Prints an error about the command line and leaves with 2.
 option_error() {
-    echo "${0##*/}: error: $1 ('$0 --help' lists all options)" >&2
+    echo "${0##*/}: error: $1 (./run.sh --help lists all options)" >&2
     exit 2
 }
 

@@ -3,9 +3,10 @@
     python local/parts.py list  conf/model/toy.yaml     # part and source, one per line
     python local/parts.py check conf/model/toy.yaml     # is everything on this machine?
     python local/parts.py fetch conf/model/part_2b.yaml # fetch what is named by hub id
+    python local/parts.py settings conf/model/toy.yaml --expdir exp2   # for config merge --set
 
 A source is a folder, or a hub id such as `openai/whisper-large-v3` (then the Hugging Face cache is
-asked, and with `fetch` the hub).
+asked, and with `fetch` the hub). Folders under exp/ are those of --expdir.
 """
 
 import argparse
@@ -19,11 +20,17 @@ import yaml
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.yaml", "*.mvn", "model.pt"]
 
 
-def sources(config_file: Path) -> dict[str, tuple[str, str | None]]:
+def place(source: str, expdir: str) -> str:
+    """A source of a YAML, with exp/ replaced by the experiments' folder."""
+    return f"{expdir}/{source.removeprefix('exp/')}" if source.startswith("exp/") else source
+
+
+def sources(config_file: Path, expdir: str = "exp") -> dict[str, tuple[str, str | None]]:
     """Name each pre-trained part of a model YAML.
 
     Args:
         config_file: conf/model/<model>.yaml.
+        expdir: Where experiments go.
 
     Returns:
         Part (`encoder`, `llm`, `tokenizer`) to (source, revision or None).
@@ -38,11 +45,11 @@ def sources(config_file: Path) -> dict[str, tuple[str, str | None]]:
     for part in ("encoder", "llm"):
         section = model.get(part) or {}
         if section.get("source"):
-            found[part] = (str(section["source"]), section.get("revision"))
+            found[part] = (place(str(section["source"]), expdir), section.get("revision"))
     llm = model.get("llm") or {}
     tokenizer = llm.get("tokenizer") or llm.get("source")
     if tokenizer:
-        found["tokenizer"] = (str(tokenizer), llm.get("revision"))
+        found["tokenizer"] = (place(str(tokenizer), expdir), llm.get("revision"))
     return found
 
 
@@ -92,11 +99,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=["list", "check", "fetch"])
+    parser.add_argument("command", choices=["list", "check", "fetch", "settings"])
     parser.add_argument("model", type=Path, help="conf/model/<model>.yaml")
+    parser.add_argument("--expdir", default="exp", help="folder of experiments")
     args = parser.parse_args()
     try:
-        found = sources(args.model)
+        found = sources(args.model, args.expdir)
+        if args.command == "settings":
+            written = sources(args.model)
+            for part, (source, _) in found.items():
+                if part != "tokenizer" and source != written[part][0]:
+                    print(f"model.{part}.source={source}")
+            return
         if args.command == "list":
             for part, (source, _) in found.items():
                 print(part, source)

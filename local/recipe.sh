@@ -45,6 +45,11 @@ is_made() {
     [[ " ${made_corpora} " == *" $1 "* ]]
 }
 
+# parts list|check|fetch|settings: the pre-trained parts of the model (local/parts.py).
+parts() {
+    ${python} local/parts.py "$1" "${model_config}" --expdir "${opt[expdir]}"
+}
+
 # The data folder of a set: data/<set>, or data/<corpus>/<set> with or without the corpus's name.
 data_of() {
     local corpus candidate
@@ -98,7 +103,7 @@ first_stage_needed() {
     if [ "${first}" -gt 10 ] && [ ! -e "${part_stats_dir}/${train_set%% *}/meta.json" ]; then
         first=10
     fi
-    if [ "${first}" -gt 5 ] && ! ${python} local/parts.py check "${model_config}" > /dev/null 2>&1; then
+    if [ "${first}" -gt 5 ] && ! parts check > /dev/null 2>&1; then
         first=5
     fi
     for set in ${train_set:-none} ${valid_set:-none} ${test_sets:-none}; do

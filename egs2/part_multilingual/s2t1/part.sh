@@ -17,10 +17,10 @@ option_list=(
     "skip_eval|false|Leave out stages 12 and 13"
     "skip_packing|false|Leave out stage 14"
     "skip_upload_hf|true|Leave out stage 15"
-    "ngpu|$((gpus > 0 ? 1 : 0))|GPUs per node for training, 0 is the CPU; default: 1 where there is one"
+    "ngpu|$((gpus > 0 ? 1 : 0))|GPUs per node for training, 0 is the CPU; 1 where there is one"
     "num_nodes|1|Nodes for training (more than one needs ESPnet's launcher)"
-    "nj|$((cores < 32 ? cores : 32))|Parallel jobs of data preparation; default: one per core, at most 32"
-    "inference_nj|$((cores < 32 ? cores : 32))|Parallel jobs of decoding; default: one per core, at most 32"
+    "nj|$((cores < 32 ? cores : 32))|Parallel jobs of data preparation; one per core, at most 32"
+    "inference_nj|$((cores < 32 ? cores : 32))|Parallel jobs of decoding; one per core, at most 32"
     "gpu_inference|auto|Decode on GPUs (true, false, or auto: where --ngpu is above 0)"
     "dumpdir|dump|Folder of formatted data"
     "expdir|exp|Folder of experiments"
@@ -37,7 +37,7 @@ option_list=(
     "min_wav_duration|0.1|Stage 4: shortest training clip in seconds"
     "max_wav_duration|30|Stage 4: longest training clip in seconds"
     "# Model and training"
-    "model||conf/model/<model>.yaml, or a YAML; default: the one called like the first corpus"
+    "model||conf/model/<model>.yaml; default: the one called like the first corpus"
     "curriculum|part|conf/curriculum/<curriculum>.yaml"
     "phase||Train (and decode, pack) this phase only, e.g. 2a; the phases before it must be there"
     "part_tag||Name of the experiment under expdir; default: corpora, and the model where it differs"
@@ -46,7 +46,6 @@ option_list=(
     "part_config||YAML laid over model and phases, of the same keys as config.yaml"
     "part_args||Single keys laid over all that, e.g. \"max_steps=10 lr.llm=1e-5\""
     "pretrained_model||Checkpoint (.pth) or pack that the first phase starts from"
-    "chain_model|latest.pth|Checkpoint of a phase that the next one starts from, e.g. valid.acc.best.pth"
     "# Decoding and scoring"
     "decode_phases|all|Phases to decode: all, last, or a list, e.g. \"1 3\""
     "inference_config|conf/decode/greedy.yaml|YAML of decoding options"
@@ -71,17 +70,12 @@ SECONDS=0
 . ./cmd.sh
 
 export python=${opt[python]}
-if [ -f "${opt[model]}" ]; then
-    model_config=${opt[model]}
-else
-    model_config=conf/model/${opt[model]:-${opt[corpora]%% *}}.yaml
-fi
-model=$(basename "${model_config}" .yaml)
+model=${opt[model]:-${opt[corpora]%% *}}
+model_config=conf/model/${model}.yaml
 [ -f "${model_config}" ] ||
     die "${model_config} is missing: name a model by --model; there are: $(list_yamls conf/model)"
-curriculum_config=conf/curriculum/${opt[curriculum]}.yaml
-[ -f "${curriculum_config}" ] ||
-    die "${curriculum_config} is missing: name a curriculum by --curriculum; there are: $(list_yamls conf/curriculum)"
+[ -f "conf/curriculum/${opt[curriculum]}.yaml" ] ||
+    die "conf/curriculum/${opt[curriculum]}.yaml is missing: name a curriculum by --curriculum; there are: $(list_yamls conf/curriculum)"
 [ -f "${opt[inference_config]}" ] || die "--inference_config ${opt[inference_config]}: no such file"
 
 data_feats=${opt[dumpdir]}/raw
@@ -141,7 +135,8 @@ if runs 2; then
             data=$(data_of "${set}")
             need "${data}/utt2task" 1
             # shellcheck disable=SC2086 # several factors
-            ${python} local/perturb_speed.py "${data}" "data/${set}_sp" --factors ${opt[speed_perturb_factors]}
+            ${python} -m espnet_part.bin.prepare speed --data_dir "${data}" --out "data/${set}_sp" \
+                --nj "${opt[nj]}" --factors ${opt[speed_perturb_factors]}
         done
     fi
 fi
@@ -175,7 +170,7 @@ if runs 4; then
     for set in ${train_set} ${valid_set}; do
         need "${data_feats}/org/${set}/utt2task" 3
         ${python} -m espnet_part.bin.prepare filter --data_dir "${data_feats}/org/${set}" \
-            --out "${data_feats}/${set}" \
+            --out "${data_feats}/${set}" --nj "${opt[nj]}" \
             --min_sec "${opt[min_wav_duration]}" --max_sec "${opt[max_wav_duration]}"
     done
 fi
@@ -184,14 +179,14 @@ fi
 if runs 5; then
     log "Stage 5: Pre-trained parts of ${model_config}"
     corpus=${opt[corpora]%% *}
-    if ! ${python} local/parts.py check "${model_config}" > /dev/null 2>&1; then
+    if ! parts check > /dev/null 2>&1; then
         if [ "${corpus}" = toy ]; then
             ${python} local/toy_parts.py --out "${parts_dir}"
         elif [ -f "local/make_parts_${corpus}.py" ]; then
             ${python} "local/make_parts_${corpus}.py" --data "data/${corpus}" --out "${parts_dir}"
         fi
     fi
-    ${python} local/parts.py fetch "${model_config}"
+    parts fetch
 fi
 
 
@@ -205,7 +200,7 @@ done
 if runs 10; then
     log "Stage 10: Manifests and statistics: ${part_stats_dir}"
     [ -n "${train_set}" ] || die "there is no training set; stage 1 makes it: $(command_for 1 5)"
-    tokenizer=$(${python} local/parts.py list "${model_config}" | awk '$1 == "tokenizer" { print $2 }')
+    tokenizer=$(parts list | awk '$1 == "tokenizer" { print $2 }')
     for set in ${train_set} ${valid_set}; do
         need "${data_feats}/${set}/utt2task" 4
         ${python} -m espnet_part.bin.manifest --data_dir "${data_feats}/${set}" \
@@ -214,8 +209,10 @@ if runs 10; then
 fi
 
 
-phases=$(${python} -m espnet_part.bin.config phases --curriculum "${curriculum_config}")
+# ${python} may hold options, here and in local/recipe.sh: it is not quoted.
+phases=$(${python} -m espnet_part.bin.config phases --curriculum "${opt[curriculum]}")
 phases=${phases//$'\n'/ }
+handed_on=$(${python} -m espnet_part.bin.config init --curriculum "${opt[curriculum]}")
 if [ -n "${opt[phase]}" ] && [[ " ${phases} " != *" ${opt[phase]} "* ]]; then
     die "--phase ${opt[phase]}: no phase of the curriculum ${opt[curriculum]}, whose phases are: ${phases}"
 fi
@@ -234,11 +231,16 @@ if runs 11; then
     done
     [ "${#manifests[@]}" -gt 0 ] && [ "${#valid_manifests[@]}" -gt 0 ] ||
         die "training needs a training and a validation set; found --train_set '${train_set}' --valid_set '${valid_set}'; stage 1 makes those of a corpus: $(command_for 1 10)"
+    # What is laid over the YAMLs: the parts' true places, --part_config, --part_args.
+    mapfile -t settings < <(parts settings)
+    # shellcheck disable=SC2086 # several keys
+    more=$(${python} local/settings.py ${opt[part_config]:+--config "${opt[part_config]}"} -- ${opt[part_args]})
+    [ -z "${more}" ] || mapfile -t -O "${#settings[@]}" settings <<< "${more}"
     init=${opt[pretrained_model]}
     for phase in ${phases}; do
         dir=${part_exp}/phase${phase}
         if [ -n "${opt[phase]}" ] && [ "${phase}" != "${opt[phase]}" ]; then
-            init=${dir}/${opt[chain_model]}
+            init=${dir}/${handed_on}
             continue
         fi
         if [ -f "${dir}/.finished" ]; then
@@ -246,7 +248,7 @@ if runs 11; then
                 die "phase ${phase} was trained before ${init}, which it starts from, was made: remove ${dir} to train it again"
             fi
             log "Phase ${phase} is finished: ${dir}"
-            init=${dir}/${opt[chain_model]}
+            init=${dir}/${handed_on}
             continue
         fi
         if [ -n "${init}" ] && [ ! -e "${init}" ]; then
@@ -254,16 +256,14 @@ if runs 11; then
         fi
         log "Phase ${phase} started... log: '${dir}/train.log'"
         mkdir -p "${dir}"
-        # shellcheck disable=SC2086 # several keys
-        ${python} -m espnet_part.bin.config merge --conf_dir conf --model "${model_config}" \
-            --curriculum "${opt[curriculum]}" --phase "${phase}" --expdir_phase "${dir}" \
+        ${python} -m espnet_part.bin.config merge --model "${model}" \
+            --curriculum "${opt[curriculum]}" --phase "${phase}" --folder "${dir}" \
             --train "${manifests[@]}" --valid "${valid_manifests[@]}" \
-            ${init:+--init "${init}"} ${opt[part_config]:+--config "${opt[part_config]}"} \
-            ${opt[part_args]:+--set ${opt[part_args]}}
+            ${init:+--init "${init}"} --set "${settings[@]}"
         train_phase "${dir}" || die "training of phase ${phase} failed: see ${dir}/train.log"
         [ -f "${dir}/.finished" ] ||
             die "phase ${phase} was stopped before its end; the same command resumes it"
-        init=${dir}/${opt[chain_model]}
+        init=${dir}/${handed_on}
     done
 fi
 
