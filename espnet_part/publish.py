@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 _STAMP = ".stamp.json"
+log = logging.getLogger(__name__)
 
 
 def make_staging(folder: Path) -> Path:
@@ -63,4 +65,7 @@ def read_stamp(folder: Path, job: dict, names: Iterable[str]) -> dict | None:
         return None
     wanted = {"job": json.loads(json.dumps(job)), "made": fingerprint(folder, names)}
     found = {"job": stamp.get("job"), "made": stamp.get("made")}
-    return stamp.get("result") if wanted == found else None
+    if wanted != found:
+        return None
+    log.info("%s: up to date, nothing to do", folder)
+    return stamp["result"]

@@ -1,0 +1,121 @@
+"""Prepares data folders: speed-perturbed copies (stage 2), format (stage 3), filter (stage 4)."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+EXAMPLES = """examples:
+  python -m espnet_part.bin.prepare format --data_dir data/train --out dump/raw/org/train
+  python -m espnet_part.bin.prepare format --data_dir data/train --out dump/raw/org/train \\
+      --audio_format flac --nj 16
+  python -m espnet_part.bin.prepare filter --data_dir dump/raw/org/train --out dump/raw/train \\
+      --min_sec 0.1 --max_sec 30
+  python -m espnet_part.bin.prepare speed --data_dir data/train --out data/train_sp \\
+      --factors 0.9 1.1
+
+Rows with bad audio are skipped, counted, and listed in <out>/skipped.tsv. The input is never
+changed. A run that was killed goes on where it was; one whose input has not changed does nothing.
+"""
+_FORMAT = """Checks a data folder and copies its text files; audio stays in place.
+
+With --audio_format, every clip (segments cut out) is decoded and written to <out>/audio as 16 kHz
+mono.
+
+A wav.scp entry that ends in "|" is a command. It is refused, because running it gives whoever wrote
+the file all your rights on this machine. With --audio_format AND --allow_pipes the commands are
+run: read wav.scp before you do that."""
+_FILTER = """Copies a data folder without the rows that training cannot use: audio that is bad,
+too short or too long, empty text. For training and validation sets; a test set stays whole."""
+_SPEED = """Writes a data folder that holds another one and copies of it at other speeds.
+
+Not needed as a rule: training perturbs speed on the fly, without copies."""
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m espnet_part.bin.prepare",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=raw,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="format|filter|speed")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--data_dir", required=True, help="data folder that is read")
+    common.add_argument("--out", required=True, help="data folder that is written")
+    common.add_argument("--nj", type=int, default=4, help="threads (default: %(default)s)")
+
+    command = commands.add_parser(
+        "format", help="stage 3", parents=[common], description=_FORMAT, formatter_class=raw
+    )
+    command.add_argument(
+        "--audio_format", choices=("flac", "wav"), help="write the audio anew (default: leave it)"
+    )
+    command.add_argument(
+        "--allow_pipes", action="store_true", help="RUN the commands in wav.scp (see above)"
+    )
+
+    command = commands.add_parser(
+        "filter", help="stage 4", parents=[common], description=_FILTER, formatter_class=raw
+    )
+    command.add_argument(
+        "--min_sec", type=float, default=0.1, help="shortest audio in seconds (%(default)s)"
+    )
+    command.add_argument(
+        "--max_sec", type=float, default=30.0, help="longest audio in seconds (%(default)s)"
+    )
+    command.add_argument(
+        "--max_chars", type=int, help="longest source or target text (default: any length)"
+    )
+
+    command = commands.add_parser(
+        "speed", help="stage 2", parents=[common], description=_SPEED, formatter_class=raw
+    )
+    command.add_argument(
+        "--factors", type=float, nargs="+", required=True, help="speeds of the copies, e.g. 0.9 1.1"
+    )
+    command.add_argument(
+        "--audio_format", choices=("flac", "wav"), default="flac", help="default: %(default)s"
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns the exit status."""
+    args = get_parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
+    )
+    try:
+        result = _run(args)
+    except ValueError as err:
+        print(f"error: {err}", file=sys.stderr)
+        return 1
+    lines = [f"{args.out}: {result['kept']:,} of {result['rows']:,} rows of {args.data_dir}"]
+    lines += [f"  skipped {rows:,}: {why}" for why, rows in sorted(result["skipped"].items())]
+    if result["skipped"]:
+        lines.append(f"  listed in {args.out}/skipped.tsv")
+    print("\n".join(lines))
+    return 0
+
+
+def _run(args: argparse.Namespace) -> dict:
+    if args.nj < 1:
+        raise ValueError(f"--nj: found {args.nj}, expected 1 or more")
+    if args.command == "filter":
+        from espnet_part.filtering import Limits, filter_datadir
+
+        limits = Limits(args.min_sec, args.max_sec, args.max_chars)
+        return filter_datadir(args.data_dir, args.out, limits, args.nj)
+    from espnet_part.formatting import format_datadir, perturb_datadir
+
+    if args.command == "format":
+        return format_datadir(args.data_dir, args.out, args.audio_format, args.nj, args.allow_pipes)
+    return perturb_datadir(args.data_dir, args.out, args.factors, args.audio_format, args.nj)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
