@@ -121,7 +121,12 @@ class StackMLPAdapter(nn.Module):
     """
 
     def __init__(
-        self, input_size: int, output_size: int, stride: int = 2, ffn: int = 4096, dropout: float = 0.0
+        self,
+        input_size: int,
+        output_size: int,
+        stride: int = 2,
+        ffn: int = 4096,
+        dropout: float = 0.0,
     ):
         super().__init__()
         self.stride = stride

@@ -17,17 +17,6 @@ def utterance_seed(seed: int, step: int, utt_id: str) -> int:
     )
 
 
-def speed_perturb(wave: np.ndarray, factor: float) -> np.ndarray:
-    """Plays `wave` (samples,) `factor` times as fast, pitch included, by resampling."""
-    if factor == 1.0:
-        return wave
-    from torchaudio.functional import resample
-
-    # 100ths keep the resampling kernel short: 0.9 -> 90:100.
-    old, new = round(100 * factor), 100
-    return resample(torch.from_numpy(wave), old, new).numpy()
-
-
 class SpecAugment:
     """Masks spans of time and of frequency with the utterance's mean (arXiv 1904.08779).
 
@@ -48,9 +37,19 @@ class SpecAugment:
         self.time_masks, self.time_width = time_masks, time_width
         self.freq_masks, self.freq_width = freq_masks, freq_width
 
-    def __call__(self, features_BTF: Tensor, lengths_B: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Returns a masked copy of (B, T, F); clip b is masked by `seeds[b]` alone."""
-        batch, frames, bins = features_BTF.shape
+    def __call__(
+        self, features_BTF: Tensor, lengths_B: Tensor, seeds: Sequence[int], stacked: int = 1
+    ) -> Tensor:
+        """Returns a masked copy of (B, T, F); clip b is masked by `seeds[b]` alone.
+
+        Args:
+            features_BTF: Features, F = stacked * bins.
+            lengths_B: Valid frames.
+            seeds: One per clip.
+            stacked: Frames that the encoder stacks into one; a bin is masked in all of them.
+        """
+        batch, frames, width = features_BTF.shape
+        bins = width // stacked
         masked_BT = np.zeros((batch, frames), dtype=bool)
         masked_BF = np.zeros((batch, bins), dtype=bool)
         for b, (length, seed) in enumerate(zip(lengths_B.tolist(), seeds, strict=True)):
@@ -66,7 +65,7 @@ class SpecAugment:
         device = features_BTF.device
         masked = (
             torch.from_numpy(masked_BT).to(device)[:, :, None]
-            | torch.from_numpy(masked_BF).to(device)[:, None, :]
+            | torch.from_numpy(np.tile(masked_BF, stacked)).to(device)[:, None, :]
         )
         valid_BT1 = (torch.arange(frames, device=device) < lengths_B[:, None])[..., None]
         total = (features_BTF * valid_BT1).sum(1, keepdim=True)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from espnet_part.audio import SAMPLE_RATE
 from espnet_part.manifest import Manifest
 from espnet_part.prompt import TASKS
 
-SAMPLE_RATE = 16000
 COST_PER_SECOND = 25  # encoder and LLM work of a second of speech, counted in LLM tokens
 COST_PER_ROW = 16  # the prompt
 BLOCK_ROWS = 1 << 16  # rows sorted by cost at a time; bounds memory, large enough for even batches
@@ -125,9 +125,11 @@ class BatchPlan:
                 totals = [v for k, v in manifest.meta["totals"].items() if k.split()[0] == task]
                 size = sum(total["rows"] for total in totals)
                 # A folder of one task, the usual case, needs no list of its rows.
-                rows = None if size == len(index) else np.flatnonzero(
-                    index["task"] == names.index(task)
-                ).astype(np.int64)
+                rows = (
+                    None
+                    if size == len(index)
+                    else np.flatnonzero(index["task"] == names.index(task)).astype(np.int64)
+                )
                 cost = sum(total["cost"] for total in totals) / size
                 found.append((task, _Source(number, rows, size, size, cost)))
         for task in tasks:
@@ -225,8 +227,16 @@ class BatchPlan:
                 if not self._covers(source, manifest, task):
                     continue
                 line = table.setdefault(
-                    key, {"task": task, "src": src, "tgt": tgt, "rows": 0.0, "hours": 0.0,
-                          "target_tokens": 0.0, "cost": 0.0}
+                    key,
+                    {
+                        "task": task,
+                        "src": src,
+                        "tgt": tgt,
+                        "rows": 0.0,
+                        "hours": 0.0,
+                        "target_tokens": 0.0,
+                        "cost": 0.0,
+                    },
                 )
                 for field in ("rows", "hours", "target_tokens", "cost"):
                     line[field] += factor * total[field]
@@ -261,6 +271,7 @@ def _weighted(found: list[tuple[str, _Source]], shares: dict[str, float]):
         factor = shares[task] / weight * whole / cost[task]
         draws = max(1, round(source.size * factor)) if shares[task] > 0 else 0
         if draws:
-            out.append((task, _Source(source.manifest, source.rows, source.size, draws,
-                                      source.mean_cost)))
+            out.append(
+                (task, _Source(source.manifest, source.rows, source.size, draws, source.mean_cost))
+            )
     return out

@@ -181,7 +181,9 @@ class Prompter:
         messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _ANSWER}]
         tail = self._chat(messages, answer_follows=False).split(_ANSWER)[-1]
         ids = self.tokenizer(tail, add_special_tokens=False).input_ids
-        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.get_added_vocab().values())
+        special = set(self.tokenizer.all_special_ids) | set(
+            self.tokenizer.get_added_vocab().values()
+        )
         found = [ids[0]] if ids and ids[0] in special else []
         if self.tokenizer.eos_token_id is not None and self.tokenizer.eos_token_id not in found:
             found.append(self.tokenizer.eos_token_id)

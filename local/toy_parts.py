@@ -123,7 +123,7 @@ ENCODER_SIZES = {
         hidden_size=32,
         intermediate_size=64,
         num_attention_heads=4,
-        num_hidden_layers=8,
+        num_hidden_layers=10,
         num_timestamp_prediction_layers=2,
     ),
     "whisper": dict(

@@ -1,0 +1,70 @@
+"""Reads curricula and writes the config of a phase.
+
+python -m espnet_part.bin.config phases --conf_dir conf --curriculum part
+python -m espnet_part.bin.config merge --conf_dir conf --model digits --curriculum part --phase 2a \
+    --folder exp/digits/part/phase2a --train exp/.../train --valid exp/.../dev
+"""
+
+import argparse
+import sys
+
+from espnet_part.config import load_yaml
+from espnet_part.curriculum import INIT_FILES, load_curriculum, merge, write_config
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    phases = commands.add_parser("phases", help="print the phases of a curriculum, one per line")
+    init = commands.add_parser("init", help="print the file that a phase hands to the next one")
+    tasks = commands.add_parser("tokenizer", help="print the tokenizer's source of a model")
+    tasks.add_argument("--conf_dir", default="conf", help="the recipe's conf folder")
+    tasks.add_argument("--model", required=True, help="name of a file in conf/model")
+    combine = commands.add_parser("merge", help="write config.yaml of one phase")
+    for command in (phases, init, combine):
+        command.add_argument("--conf_dir", default="conf", help="the recipe's conf folder")
+        command.add_argument("--curriculum", required=True, help="name in conf/curriculum")
+    combine.add_argument("--model", required=True, help="name of a file in conf/model")
+    combine.add_argument("--phase", required=True, help="one of the curriculum's phases")
+    combine.add_argument("--folder", required=True, help="where to write config.yaml")
+    combine.add_argument("--train", nargs="+", required=True, help="manifests to train on")
+    combine.add_argument("--valid", nargs="*", default=[], help="manifests to validate on")
+    combine.add_argument("--init", help="checkpoint of the phase before")
+    combine.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="e.g. lr.adapter=1e-4 seed=3"
+    )
+    return parser
+
+
+def main(cmd=None) -> None:
+    """Runs the command."""
+    args = get_parser().parse_args(cmd)
+    try:
+        if args.command == "phases":
+            print(*load_curriculum(args.conf_dir, args.curriculum)["phases"], sep="\n")
+        elif args.command == "init":
+            print(INIT_FILES[load_curriculum(args.conf_dir, args.curriculum)["init"]])
+        elif args.command == "tokenizer":
+            llm = load_yaml(f"{args.conf_dir}/model/{args.model}.yaml").get("llm") or {}
+            print(llm.get("tokenizer") or llm.get("source"))
+        else:
+            config = merge(
+                args.conf_dir,
+                args.model,
+                args.curriculum,
+                args.phase,
+                args.train,
+                args.valid,
+                args.init,
+                args.set,
+            )
+            print(write_config(config, args.folder))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Curricula: a list of phases, and the merge of model + phase + overrides into one config.
+
+    curriculum YAML:   phases: ["1", "2a", "2b", "3"]      # names in conf/phase
+                       init: latest                        # or best: the checkpoint handed on
+                       overrides: {"3": {llm_tasks: [st, mt]}}
+
+Later wins: conf/phase/<N>.yaml, the model YAML's `phases`, the curriculum's `overrides`, the command
+line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import yaml
+
+from espnet_part.config import Config, from_dict, load_yaml, to_dict
+
+INIT_FILES = {"latest": "latest.pth", "best": "valid.loss.best.pth"}
+
+
+def load_curriculum(conf_dir: str | Path, name: str) -> dict:
+    """Reads conf/curriculum/<name>.yaml.
+
+    Returns:
+        ``{"phases": [...], "init": "latest" | "best", "overrides": {...}}``.
+
+    Raises:
+        ValueError: Unknown file or key, a phase listed twice, overrides of a phase not listed.
+    """
+    path = Path(conf_dir) / "curriculum" / f"{name}.yaml"
+    values = load_yaml(path)
+    known = ("phases", "init", "overrides")
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise ValueError(f"{path}: unknown key {key}; did you mean {near}?")
+    phases = [str(phase) for phase in values.get("phases") or []]
+    if not phases or len(set(phases)) != len(phases):
+        raise ValueError(f"{path}: phases must be a list of different names, found {phases}")
+    init = values.get("init", "latest")
+    if init not in INIT_FILES:
+        raise ValueError(f"{path}: init: found {init!r}, expected {' or '.join(INIT_FILES)}")
+    overrides = {str(k): v or {} for k, v in (values.get("overrides") or {}).items()}
+    for phase in overrides:
+        if phase not in phases:
+            raise ValueError(f"{path}: overrides of phase {phase!r}, but the phases are {phases}")
+    return {"phases": phases, "init": init, "overrides": overrides}
+
+
+def merge(
+    conf_dir: str | Path,
+    model: str,
+    curriculum: str,
+    phase: str,
+    train: list[str],
+    valid: list[str],
+    init: str | None = None,
+    settings: list[str] | None = None,
+) -> Config:
+    """Builds the config of one phase.
+
+    Args:
+        conf_dir: The recipe's conf folder.
+        model: Name of a file in conf/model.
+        curriculum: Name of a file in conf/curriculum.
+        phase: One of its phases.
+        train: Manifests to train on.
+        valid: Manifests to validate on.
+        init: Checkpoint of the phase before, or None.
+        settings: ``key.sub=value`` from the command line; values are YAML.
+
+    Raises:
+        ValueError: Anything unknown, missing or contradictory, with its key.
+    """
+    conf_dir = Path(conf_dir)
+    plan = load_curriculum(conf_dir, curriculum)
+    if phase not in plan["phases"]:
+        raise ValueError(f"curriculum {curriculum} has phases {plan['phases']}, not {phase!r}")
+    model_values = load_yaml(conf_dir / "model" / f"{model}.yaml")
+    per_phase = {str(k): v for k, v in (model_values.pop("phases", None) or {}).items()}
+    values = load_yaml(conf_dir / "phase" / f"{phase}.yaml")
+    values = {"phase": phase, **values, "model": model_values}
+    values["prompts"] = load_yaml(conf_dir / "prompts.yaml")
+    for layer in (
+        per_phase.get("all", {}),
+        per_phase.get(phase, {}),
+        plan["overrides"].get(phase, {}),
+    ):
+        values = _overlay(values, layer)
+    for setting in settings or []:
+        values = _overlay(values, _parse_setting(setting))
+    values.update(train=list(train), valid=list(valid), init=init)
+    _drop_frozen_rates(values)
+    return from_dict(Config, values)
+
+
+def write_config(config: Config, folder: str | Path) -> Path:
+    """Writes config.yaml into a phase's folder.
+
+    Raises:
+        ValueError: The folder holds a run of another config.
+    """
+    folder = Path(folder)
+    path = folder / "config.yaml"
+    values = to_dict(config)
+    started = (folder / "checkpoint.pth").exists() or (folder / ".finished").exists()
+    if started and path.exists():
+        old = load_yaml(path)
+        changed = [key for key in sorted(_differences(old, values)) if key != "valid"]
+        if changed:
+            raise ValueError(
+                f"{folder} holds a run of another configuration: {', '.join(changed)} differ(s). "
+                "Give this run another --part_tag, or remove the folder to start again"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(".config.yaml.tmp")
+    temporary.write_text(
+        yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
+    temporary.replace(path)
+    return path
+
+
+def _overlay(base: dict, layer: dict) -> dict:
+    """A copy of `base` with `layer` on top; dictionaries merge, everything else is replaced."""
+    out = dict(base)
+    for key, value in (layer or {}).items():
+        both = isinstance(value, dict) and isinstance(out.get(key), dict)
+        out[key] = _overlay(out[key], value) if both else value
+    return out
+
+
+def _parse_setting(setting: str) -> dict:
+    key, equals, value = setting.partition("=")
+    if not equals or not key:
+        raise ValueError(f"setting {setting!r}: expected key=value, such as lr.adapter=1e-4")
+    out = yaml.safe_load(value)
+    for name in reversed(key.split(".")):
+        out = {name: out}
+    return out
+
+
+def _drop_frozen_rates(values: dict) -> None:
+    """A curriculum that freezes a part of a phase need not repeat the phase's rates without it."""
+    trainable, rates = values.get("trainable"), values.get("lr")
+    if isinstance(trainable, dict) and isinstance(rates, dict):
+        frozen = {part for part in rates if trainable.get(part) in ("none", None)}
+        values["lr"] = {k: v for k, v in rates.items() if k not in frozen or k not in trainable}
+
+
+def _differences(a, b, where: str = "") -> set[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = set(a) | set(b)
+        return (
+            set().union(
+                *(
+                    _differences(a.get(k), b.get(k), f"{where}.{k}" if where else str(k))
+                    for k in keys
+                )
+            )
+            if keys
+            else set()
+        )
+    return set() if a == b else {where}

@@ -1,0 +1,221 @@
+"""Loading, augmentation and collation: from rows of the plan to tensors.
+
+Shapes: A clips, T samples, N text tokens, B rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from espnet_part.audio import change_speed, load_audio
+from espnet_part.augment import utterance_seed
+from espnet_part.batching import BatchPlan
+from espnet_part.datadir import Row
+from espnet_part.manifest import Manifest
+from espnet_part.model import pad_waves
+from espnet_part.prompt import LANGUAGES, TASKS, Prompter
+
+DUMMY_SAMPLES = 8000
+LANGUAGE_IDS = {code: i for i, code in enumerate(LANGUAGES)}
+
+
+@dataclass
+class Example:
+    """A row ready for collation.
+
+    Attributes:
+        row: Where it comes from.
+        wave: 16 kHz samples (T,), None for text rows.
+        tokens: Ids of prompt and target.
+        place: How many of them stand before the speech.
+        n_target: How many of them, at the end, are target and end token.
+        seed: Of its augmentation.
+    """
+
+    row: Row
+    wave: np.ndarray | None
+    tokens: list[int]
+    place: int
+    n_target: int
+    seed: int
+
+
+class ExampleLoader:
+    """Loads rows and renders their prompts.
+
+    Args:
+        prompter: Renders prompts.
+        seed: Of all random choices, together with step and utterance id.
+        source_dropout: Share of prompts that do not name the source language.
+        speed_perturb: Factors, one drawn per row and step; None plays as recorded.
+    """
+
+    def __init__(
+        self,
+        prompter: Prompter,
+        seed: int = 0,
+        source_dropout: float = 0.0,
+        speed_perturb: list[float] | None = None,
+    ):
+        self.prompter = prompter
+        self.seed = seed
+        self.source_dropout = source_dropout
+        self.speed_perturb = speed_perturb
+
+    def load(self, row: Row, step: int) -> Example:
+        """Loads one row for one step.
+
+        Raises:
+            ValueError: Audio that cannot be read.
+        """
+        seed = utterance_seed(self.seed, step, row.utt_id)
+        rng = np.random.default_rng(seed)
+        lid = "none" if rng.random() < self.source_dropout else "right"
+        wave = None
+        if row.path is not None:
+            wave = load_audio(row.path, row.start_sec, row.end_sec)
+            if self.speed_perturb:
+                wave = change_speed(wave, float(rng.choice(self.speed_perturb)))
+        prompt = self.prompter.prompt(row.task, row.src, row.tgt, row.source, lid)
+        target = self.prompter.target(row.target)
+        tokens = [*prompt.before, *prompt.after, *target]
+        place = len(prompt.before) if prompt.has_speech else 0
+        return Example(row, wave, tokens, place, len(target), seed)
+
+
+def collate(examples: list[Example]) -> dict[str, torch.Tensor]:
+    """Packs examples; without audio among them a short dummy clip of row -1 is added.
+
+    Returns:
+        The batch that `PARTModel.forward` documents, and ``seconds`` of audio, (1,).
+    """
+    clips = [(b, ex) for b, ex in enumerate(examples) if ex.wave is not None]
+    waves = [ex.wave for _, ex in clips] or [np.zeros(DUMMY_SAMPLES, dtype=np.float32)]
+    speech, lengths = pad_waves(waves)
+    is_target = [flag for ex in examples for flag in _target_flags(ex)]
+    return {
+        "speech": speech,
+        "speech_lengths": lengths,
+        "speech_row": torch.tensor([b for b, _ in clips] or [-1]),
+        "augment_seed": torch.tensor([ex.seed for _, ex in clips] or [0]),
+        "token_ids": torch.tensor([i for ex in examples for i in ex.tokens]),
+        "token_lengths": torch.tensor([len(ex.tokens) for ex in examples]),
+        "speech_place": torch.tensor([ex.place for ex in examples]),
+        "is_target": torch.tensor(is_target),
+        "task": torch.tensor([TASKS.index(ex.row.task) for ex in examples]),
+        "tgt": torch.tensor([LANGUAGE_IDS[ex.row.tgt] for ex in examples]),
+        "seconds": torch.tensor([sum(len(ex.wave) for _, ex in clips) / 16000]),
+    }
+
+
+def _target_flags(example: Example) -> list[bool]:
+    prompt = len(example.tokens) - example.n_target
+    return [False] * prompt + [True] * example.n_target
+
+
+class StepDataset(torch.utils.data.Dataset):
+    """``dataset[step]`` is the list of micro-batches of a step for one process.
+
+    A row that cannot be read is left out, logged and counted. A micro-batch without rows is None:
+    the loop runs the dummy in its place.
+
+    Args:
+        plan: Says which rows.
+        loader: Loads them.
+        rank: This process.
+        world_size: Number of processes.
+        micro_cost: Budget of a micro-batch.
+    """
+
+    def __init__(
+        self, plan: BatchPlan, loader: ExampleLoader, rank: int, world_size: int, micro_cost: float
+    ):
+        self.plan, self.loader = plan, loader
+        self.rank, self.world_size, self.micro_cost = rank, world_size, micro_cost
+
+    def __getitem__(self, step: int) -> tuple[list[dict | None], list[str]]:
+        """Micro-batches of `step`, and what was skipped ("utt: reason")."""
+        batches: list[dict | None] = []
+        skipped: list[str] = []
+        pieces = self.plan.micro_batches(step, self.rank, self.world_size, self.micro_cost)
+        for piece in pieces:
+            examples = load_rows(self.plan.manifests, piece, self.loader, step, skipped)
+            batches.append(collate(examples) if examples else None)
+        return batches, skipped
+
+
+def load_rows(
+    manifests: list[Manifest],
+    rows: list[tuple[int, int]],
+    loader: ExampleLoader,
+    step: int,
+    skipped: list[str],
+) -> list[Example]:
+    """Loads rows; unreadable ones are added to `skipped`."""
+    examples = []
+    for number, position in rows:
+        row = manifests[number].row(position)
+        try:
+            examples.append(loader.load(row, step))
+        except ValueError as error:
+            skipped.append(f"{row.utt_id}: {error}")
+    return examples
+
+
+def step_loader(
+    dataset: StepDataset, first: int, last: int, workers: int
+) -> torch.utils.data.DataLoader:
+    """Loads steps first .. last - 1 in order, ahead of need; the number of workers changes nothing."""
+    return torch.utils.data.DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=range(first, last),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_quiet_worker,
+    )
+
+
+def _quiet_worker(_: int) -> None:
+    # One thread each: the workers must not fight the training process for its cores.
+    torch.set_num_threads(1)
+    logging.getLogger().setLevel(logging.WARNING)
+
+
+def valid_batches(
+    manifests: list[Manifest],
+    loader: ExampleLoader,
+    micro_cost: float,
+    rank: int,
+    world_size: int,
+):
+    """Yields (batch, clip keys) over all rows of the dev manifests, dealt out to the processes.
+
+    Every process yields the same number; what it has no rows for is None.
+    """
+    from espnet_part.batching import row_cost
+
+    for manifest in manifests:
+        index = manifest.index
+        costs = row_cost(index["samples"], index["n_source"], index["n_target"])
+        order = np.argsort(costs, kind="stable")
+        pieces: list[list[int]] = []
+        room = 0.0
+        for i in order:
+            if not pieces or costs[i] > room:
+                pieces.append([])
+                room = micro_cost
+            pieces[-1].append(int(i))
+            room -= costs[i]
+        for start in range(0, len(pieces), world_size):
+            mine = start + rank
+            piece = pieces[mine] if mine < len(pieces) else []
+            skipped: list[str] = []
+            examples = load_rows([manifest], [(0, i) for i in piece], loader, 0, skipped)
+            for line in skipped:
+                logging.warning("dev row left out: %s", line)
+            yield (collate(examples), examples) if examples else (None, [])

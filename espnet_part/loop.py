@@ -1,0 +1,308 @@
+"""The training loop: step-based, resumable at any step, the same for one process and many."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import signal
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from espnet_part.augment import utterance_seed
+from espnet_part.checkpoint import read_checkpoint, write_atomically
+from espnet_part.config import Config
+from espnet_part.dataset import StepDataset, step_loader
+from espnet_part.model import PARTModel
+from espnet_part.optim import (
+    build_optimizer,
+    clip_gradients,
+    gradient_norms,
+    lr_factor,
+    set_learning_rates,
+)
+from espnet_part.parallel import Processes, no_sync
+from espnet_part.progress import Progress, by_task, duration
+from espnet_part.validation import Validation
+
+MAX_BAD_STEPS = 10  # in a row, with a gradient that is not finite
+
+
+class Stopped(Exception):
+    """SIGTERM arrived; the state is saved."""
+
+
+class Loop:
+    """Trains one phase.
+
+    Args:
+        model: With its trainable policy applied, on its device.
+        config: The phase.
+        dataset: Micro-batches by step, for this process.
+        validation: Computes dev losses.
+        dummy: A batch that stands in, with weight 0, where a process has no rows.
+        processes: The run's processes.
+        folder: The phase's folder.
+        workers: Loader processes.
+        tensorboard: Whether to write tensorboard/.
+    """
+
+    def __init__(
+        self,
+        model: PARTModel,
+        config: Config,
+        dataset: StepDataset,
+        validation: Validation,
+        dummy: dict,
+        processes: Processes,
+        folder: Path,
+        workers: int = 0,
+        tensorboard: bool = True,
+    ):
+        self.model, self.config, self.dataset = model, config, dataset
+        self.validation, self.dummy = validation, dummy
+        self.processes, self.folder, self.workers = processes, Path(folder), workers
+        self.tensorboard = tensorboard
+        self.optimizer = build_optimizer(model, config.lr, config.betas, config.weight_decay)
+        self.trained = [n for n, p in model.named_parameters() if p.requires_grad]
+        self.step = 0
+        self.best: dict[str, float] = {"loss": math.inf, "acc": -math.inf}
+        self.history: list[dict] = []
+        self.skipped = 0
+        self.bad_steps = 0
+        self._stop = False
+        self._saved_step = -1
+
+    # ----- state -----
+
+    def resume(self, path: Path) -> None:
+        """Continues where checkpoint.pth stands.
+
+        Raises:
+            ValueError: A checkpoint of another policy or model.
+        """
+        payload = read_checkpoint(path)
+        if payload.get("trained_now") != self.trained:
+            raise ValueError(
+                f"{path} was written while training other parameters; remove it to start the "
+                "phase again, or restore the phase's config.yaml"
+            )
+        self.model.load_trimmed_state(payload, str(path))
+        self.optimizer.load_state_dict(payload["optimizer"])
+        self.step, self.best = payload["step"], payload["best"]
+        self.history, self.skipped = payload["history"], payload["skipped"]
+        self._saved_step = self.step
+        logging.info("resuming at step %d of %d from %s", self.step, self.config.max_steps, path)
+
+    def save(self) -> None:
+        """Writes checkpoint.pth (everything) and latest.pth (the model)."""
+        if self.processes.first and self._saved_step != self.step:
+            state = self.model.trimmed_state()
+            extra = {"phase": self.config.phase, "step": self.step}
+            write_atomically(
+                self.folder / "checkpoint.pth",
+                {
+                    **state,
+                    **extra,
+                    "optimizer": self.optimizer.state_dict(),
+                    "trained_now": self.trained,
+                    "best": self.best,
+                    "history": self.history,
+                    "skipped": self.skipped,
+                },
+            )
+            write_atomically(self.folder / "latest.pth", {**state, **extra})
+        self._saved_step = self.step
+        self.processes.barrier()
+
+    # ----- running -----
+
+    def run(self) -> None:
+        """Trains to the end.
+
+        Raises:
+            Stopped: On SIGTERM, after saving.
+            RuntimeError: The gradient is not finite for too long.
+        """
+        config = self.config
+        previous = signal.signal(signal.SIGTERM, self._request_stop)
+        progress = None
+        if self.processes.first:
+            progress = Progress(
+                self.folder, config.max_steps, self.tensorboard, config.wandb_project, self.step
+            )
+        wrapped = self.processes.wrap(self.model)
+        started = time.perf_counter()
+        try:
+            loader = step_loader(self.dataset, self.step, config.max_steps, self.workers)
+            meter = _Meter()
+            for batches, skipped in loader:
+                self._report_skipped(skipped)
+                meter.add(self._update(wrapped, batches))
+                self.step += 1
+                ended = self.step == config.max_steps
+                if self.step % config.log_interval == 0 or ended:
+                    self._log_train(meter, progress)
+                    meter = _Meter()
+                if self.step % config.valid_interval == 0 or ended:
+                    self._validate(progress)
+                stop = self.processes.any(self._stop)
+                if self.step % config.save_interval == 0 or ended or stop:
+                    self.save()
+                if stop and not ended:
+                    raise Stopped(f"stopped by SIGTERM at step {self.step}, saved")
+            self._finish(time.perf_counter() - started)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+            if progress is not None:
+                progress.close(self.history)
+
+    def _request_stop(self, *_) -> None:
+        logging.warning("SIGTERM: saving after this step")
+        self._stop = True
+
+    def _update(self, wrapped, batches: list[dict | None]) -> dict:
+        """One optimizer step over the micro-batches of this process."""
+        config, processes, model = self.config, self.processes, self.model
+        model.train()
+        # Dropout needs no saved random state: each step starts from its own seed.
+        torch.manual_seed(utterance_seed(config.seed, self.step, f"rank{processes.rank}"))
+        real = [batch is not None for batch in batches]
+        moved = [_to(batch or self.dummy, processes.device) for batch in batches]
+        tokens, audio, llm, seconds = self._count(moved, real).tolist()
+        table = None
+        for i, batch in enumerate(moved):
+            with no_sync(wrapped, i < len(moved) - 1), self._autocast():
+                loss, stats, weight = wrapped(**batch)
+                share = float(weight) * processes.world_size / max(tokens, 1.0) * real[i]
+                (loss * share).backward()
+            if real[i]:
+                table = stats["table"] if table is None else table + stats["table"]
+        self._drop_unused(audio, llm)
+        norms = gradient_norms(model)
+        norms["total"] = clip_gradients(model, norms, config.clip_norm)
+        if math.isfinite(norms["total"]):
+            factor = lr_factor(
+                self.step, config.max_steps, config.warmup_steps, config.schedule, config.final_lr
+            )
+            set_learning_rates(self.optimizer, factor)
+            self.optimizer.step()
+            self.bad_steps = 0
+        else:
+            self._bad_step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if table is None:
+            table = torch.zeros_like(stats["table"])
+        return {"table": table, "norms": norms, "seconds": seconds}
+
+    def _count(self, batches: list[dict], real: list[bool]) -> Tensor:
+        """Over all processes: target tokens, rows with audio, batches that update the LLM, seconds."""
+        counts = torch.zeros(4, dtype=torch.float64, device=self.processes.device)
+        for batch, counted in zip(batches, real, strict=True):
+            if counted:
+                counts[0] += batch["is_target"].sum()
+                counts[1] += (batch["speech_row"] >= 0).sum()
+                counts[2] += self.model.updates_llm(batch)[0]
+                counts[3] += batch["seconds"][0]
+        return self.processes.sum(counts)
+
+    def _drop_unused(self, audio: float, llm: float) -> None:
+        """No row had a say: no gradient, or AdamW would still move by momentum and decay."""
+        unused = [] if llm else [self.model.llm]
+        unused += [] if audio else [self.model.encoder, self.model.adapter]
+        for part in unused:
+            for parameter in part.parameters():
+                parameter.grad = None
+
+    def _autocast(self):
+        compute = self.config.compute_dtype
+        on_gpu = self.processes.device.type == "cuda"
+        wanted = compute == "bfloat16" or (compute == "auto" and on_gpu)
+        return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=wanted)
+
+    def _bad_step(self) -> None:
+        self.bad_steps += 1
+        logging.warning("step %d: gradient not finite, step skipped", self.step + 1)
+        if self.bad_steps >= MAX_BAD_STEPS:
+            raise RuntimeError(
+                f"the gradient was not finite for {MAX_BAD_STEPS} steps in a row at step "
+                f"{self.step + 1}; lower the learning rates (lr.*) or raise warmup_steps"
+            )
+
+    def _report_skipped(self, skipped: list[str]) -> None:
+        for line in skipped:
+            self.skipped += 1
+            if self.skipped <= 20:
+                logging.warning("row left out: %s", line)
+            elif self.skipped == 21:
+                logging.warning("more rows are left out; only counted from here on")
+
+    def _log_train(self, meter: _Meter, progress: Progress | None) -> None:
+        table = self.processes.sum(meter.table)
+        rate = meter.seconds / (time.perf_counter() - meter.started)
+        values = by_task(table)
+        values |= {f"grad_norm/{part}": norm for part, norm in meter.norms.items()}
+        values |= {f"lr/{g['part']}": g["lr"] for g in self.optimizer.param_groups}
+        values["rows_left_out"] = self.skipped
+        self._remember("train", values)
+        if progress is not None:
+            progress.train(self.step, values, rate)
+
+    def _validate(self, progress: Progress | None) -> None:
+        with self._autocast():
+            values = self.validation.run(self.model)
+        if not values:
+            return
+        self._remember("valid", values)
+        for key, better in (
+            ("loss", values["loss"] < self.best["loss"]),
+            ("acc", values["acc"] > self.best["acc"]),
+        ):
+            if better:
+                self.best[key] = values[key]
+                if self.processes.first:
+                    state = {"phase": self.config.phase, "step": self.step}
+                    write_atomically(
+                        self.folder / f"valid.{key}.best.pth",
+                        {**self.model.trimmed_state(), **state},
+                    )
+        if progress is not None:
+            progress.valid(self.step, values, self.best)
+
+    def _remember(self, split: str, values: dict[str, float]) -> None:
+        kept = {key: values[key] for key in ("loss", "acc", "listen") if key in values}
+        self.history.append({"step": self.step, "split": split, **kept})
+
+    def _finish(self, seconds: float) -> None:
+        if self.processes.first:
+            logging.info(
+                "phase %s finished: %d steps, %s, %d rows left out",
+                self.config.phase,
+                self.step,
+                duration(seconds),
+                self.skipped,
+            )
+            done = {"step": self.step, "seconds": round(seconds, 1), "left_out": self.skipped}
+            (self.folder / ".finished").write_text(json.dumps(done))
+
+
+class _Meter:
+    """Sums over a logging interval."""
+
+    def __init__(self):
+        self.table: Tensor = torch.zeros(1)
+        self.norms: dict[str, float] = {}
+        self.seconds = 0.0
+        self.started = time.perf_counter()
+
+    def add(self, update: dict) -> None:
+        self.table = self.table.to(update["table"].device) + update["table"]
+        self.norms = update["norms"]
+        self.seconds += update["seconds"]
+
+
+def _to(batch: dict, device: torch.device) -> dict:
+    return {key: value.to(device, non_blocking=True) for key, value in batch.items()}

@@ -1,0 +1,289 @@
+"""PARTModel: encoder, adapter and LLM in one; forward for training, generate for decoding.
+
+Shapes: A clips, T samples or frames, N text tokens, M packed positions, K target tokens, B rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from espnet2.train.abs_espnet_model import AbsESPnetModel
+from torch import Tensor, nn
+
+from espnet_part.activation import Gate, gate_modules, ungate_modules
+from espnet_part.attention import packed_inputs
+from espnet_part.augment import SpecAugment
+from espnet_part.checkpoint import load_model_state, model_state, weights_id
+from espnet_part.generation import Hypothesis, generate
+from espnet_part.prompt import LANGUAGES, TASKS, Prompter, RenderedPrompt
+from espnet_part.splice import flatten, packed_layout, pad_left, splice
+from espnet_part.trainable import apply_policy, select_names, set_modes
+
+
+class PARTModel(AbsESPnetModel):
+    """Speech encoder -> adapter -> LLM (the paper's section 2.2).
+
+    Args:
+        encoder: A `SpeechEncoder`.
+        adapter: Maps its frames into the LLM's embedding space.
+        llm: A causal LM with packed attention (`build_llm`).
+        prompter: Renders prompts for this LLM's tokenizer.
+        sources: Part -> where its weights come from, None for random ones.
+        lora: The LLM's ``{r, alpha, ...}`` if LoRA tensors were injected.
+        adapter_config: What a checkpoint of another adapter is told apart by.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        adapter: nn.Module,
+        llm: nn.Module,
+        prompter: Prompter,
+        sources: dict[str, str | None],
+        lora: dict | None = None,
+        adapter_config: dict | None = None,
+    ):
+        super().__init__()
+        self.encoder, self.adapter, self.llm = encoder, adapter, llm
+        self.prompter = prompter
+        self.sources = sources
+        self.lora = lora
+        self.spec_augment: SpecAugment | None = None
+        self.task_weights = {task: 1.0 for task in TASKS}
+        self.trained_ever: set[str] = set()
+        # Random weights exist nowhere else: a checkpoint holds such parts whole.
+        self.unsourced = [part for part in ("encoder", "adapter", "llm") if not sources.get(part)]
+        self._gates = {"embeddings": Gate(), "body": Gate(), "head": Gate()}
+        self._gated: list[nn.Module] = []
+        self._fingerprint = {
+            "encoder": {**encoder.fingerprint(), "weights": self._weights("encoder")},
+            "adapter": dict(adapter_config or {}),
+            "llm": {
+                "type": llm.config.model_type,
+                "hidden_size": llm.config.hidden_size,
+                "layers": llm.config.num_hidden_layers,
+                "vocabulary": llm.config.vocab_size,
+                "weights": self._weights("llm"),
+            },
+        }
+
+    @property
+    def tokenizer(self):
+        """The LLM's tokenizer."""
+        return self.prompter.tokenizer
+
+    @property
+    def end_token_ids(self) -> list[int]:
+        """Ids that end an answer."""
+        return self.prompter.end_token_ids
+
+    @property
+    def llm_rate_hz(self) -> float:
+        """Speech embeddings per second that the LLM reads."""
+        return self.encoder.frame_rate_hz / self.adapter.stride
+
+    def _weights(self, part: str) -> str:
+        return "checkpoint" if part in self.unsourced else weights_id(getattr(self, part))
+
+    def fingerprint(self) -> dict:
+        """What the parts are; a checkpoint of others is refused."""
+        return self._fingerprint
+
+    # ----- what trains -----
+
+    def set_trainable(self, policy: dict, llm_tasks: str | list[str] = "all") -> None:
+        """Applies a trainable policy and says which tasks' rows may update the LLM.
+
+        Args:
+            policy: ``{part: selector}``, see `select_names`.
+            llm_tasks: ``all``, or a list of tasks.
+        """
+        names = select_names(self, policy)
+        apply_policy(self, names)
+        ungate_modules(self._gated)
+        self._gated = []
+        self._llm_tasks = list(TASKS) if llm_tasks == "all" else list(llm_tasks)
+        if llm_tasks != "all":
+            embeddings = self.llm.get_input_embeddings()
+            head = self.llm.get_output_embeddings()
+
+            def gate_of(name: str) -> Gate:
+                module = self.llm.get_submodule(name)
+                if module is embeddings:
+                    return self._gates["embeddings"]
+                return self._gates["head" if module is head else "body"]
+
+            self._gated = gate_modules(self.llm, gate_of)
+
+    def train(self, mode: bool = True):
+        """Train mode for what trains; what is frozen stays in eval mode."""
+        set_modes(self, mode)
+        return self
+
+    # ----- training -----
+
+    def forward(self, **batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Cross-entropy of targets and end tokens over a packed batch (Eq. 1).
+
+        Args:
+            batch: From `collate`: speech (A, T), speech_lengths (A,), speech_row (A,), token_ids (N,),
+                token_lengths (B,), speech_place (B,), is_target (N,), task (B,), tgt (B,),
+                augment_seed (A,); a clip with speech_row -1 is the dummy of a batch without audio.
+
+        Returns:
+            loss: Sum of weighted cross-entropies / number of target tokens.
+            stats: ``loss``, ``acc`` and ``table`` (tasks, languages, 3): sums of loss, of right
+                tokens, and number of tokens, by task and target language.
+            weight: Number of target tokens.
+        """
+        speech_SD, speech_lengths, dummy = self._speech(batch)
+        layout = packed_layout(batch["token_lengths"], batch["speech_place"], speech_lengths)
+        target_N = batch["is_target"].nonzero()[:, 0]
+        # A target is predicted from the position before it, which may be a speech frame.
+        predict_K = layout.text_at_N[target_N] - 1
+        row_K = layout.row_M[predict_K]
+        self._open_gates(batch, layout, predict_K)
+        embeds_ND = self.llm.get_input_embeddings()(batch["token_ids"])
+        embeds_MD = splice(embeds_ND, speech_SD, layout)
+        if dummy is not None:
+            embeds_MD = embeds_MD + dummy.to(embeds_MD.dtype)
+        logits_KV = self.llm(
+            **packed_inputs(embeds_MD, layout.position_M, layout.row_lengths),
+            logits_to_keep=predict_K,
+        ).logits[0]
+        label_K = batch["token_ids"][target_N]
+        loss_K = F.cross_entropy(logits_KV.float(), label_K, reduction="none")
+        task_K, tgt_K = batch["task"][row_K], batch["tgt"][row_K]
+        weights = torch.tensor([self.task_weights[t] for t in TASKS], device=loss_K.device)
+        loss = (loss_K * weights[task_K]).sum() / len(loss_K)
+        with torch.no_grad():
+            right_K = logits_KV.argmax(-1) == label_K
+            table = loss_K.new_zeros(len(TASKS) * len(LANGUAGES), 3, dtype=torch.float64)
+            columns = torch.stack([loss_K, right_K.float(), torch.ones_like(loss_K)], 1)
+            table.index_add_(0, task_K * len(LANGUAGES) + tgt_K, columns.double())
+            stats = {
+                "loss": loss.detach(),
+                "acc": right_K.float().mean(),
+                "table": table.view(len(TASKS), len(LANGUAGES), 3),
+            }
+        return loss, stats, torch.tensor(len(loss_K), device=loss.device)
+
+    def _speech(self, batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Speech embeddings of all rows, their lengths per row, and the dummy's zero."""
+        frames_ATD, lengths_A = self.speech_frames(
+            batch["speech"], batch["speech_lengths"], batch.get("augment_seed")
+        )
+        speech_lengths = torch.zeros_like(batch["token_lengths"])
+        if int(batch["speech_row"][0]) < 0:
+            # Every trained unit runs on every rank in every micro-step, or ranks would wait.
+            empty = frames_ATD.new_zeros(0, frames_ATD.shape[2])
+            return empty, speech_lengths, frames_ATD.sum() * 0.0
+        speech_lengths[batch["speech_row"]] = lengths_A
+        return flatten(frames_ATD, lengths_A), speech_lengths, None
+
+    def speech_frames(
+        self, speech: Tensor, lengths: Tensor, seeds: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Waveforms (A, T) to embeddings in the LLM's space (A, T', D) with lengths (A,).
+
+        `seeds` (A,) switch SpecAugment on in training, where the phase asks for it.
+        """
+        augment = None
+        if self.training and self.spec_augment is not None and seeds is not None:
+
+            def augment(features, feature_lengths):
+                stacked = getattr(self.encoder, "stacked_frames", 1)
+                return self.spec_augment(features, feature_lengths, seeds.tolist(), stacked)
+
+        encoder_trains = any(p.requires_grad for p in self.encoder.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and encoder_trains):
+            frames_ATD, frame_lengths = self.encoder(speech, lengths, augment=augment)
+        if not torch.is_autocast_enabled(frames_ATD.device.type):
+            frames_ATD = frames_ATD.to(next(self.adapter.parameters()).dtype)
+        return self.adapter(frames_ATD, frame_lengths)
+
+    def _open_gates(self, batch, layout, predict_K) -> None:
+        chosen = None
+        if self._gated and self.training:
+            allowed = torch.tensor([task in self._llm_tasks for task in TASKS])
+            chosen = allowed.to(batch["task"].device)[batch["task"]]
+        gates = self._gates
+        gates["body"].chosen_M = None if chosen is None else chosen[layout.row_M]
+        gates["embeddings"].chosen_M = (
+            None if chosen is None else chosen[layout.row_M][layout.text_at_N]
+        )
+        gates["head"].chosen_M = None if chosen is None else chosen[layout.row_M[predict_K]]
+
+    def updates_llm(self, batch) -> Tensor:
+        """Whether any row of the batch may update the LLM: (1,) float."""
+        allowed = [TASKS.index(task) for task in self._llm_tasks]
+        rows = torch.isin(batch["task"], torch.tensor(allowed, device=batch["task"].device))
+        return rows.any().float()[None]
+
+    def collect_feats(self, **batch) -> dict[str, Tensor]:
+        """ESPnet's statistics hook: the encoder's features and their lengths."""
+        features, lengths = self.encoder.features(batch["speech"], batch["speech_lengths"])
+        return {"feats": features, "feats_lengths": lengths}
+
+    # ----- decoding -----
+
+    @torch.no_grad()
+    def generate(
+        self,
+        speech: list[np.ndarray | None],
+        prompts: list[RenderedPrompt],
+        max_new_tokens: list[int],
+        num_beams: int = 1,
+    ) -> list[Hypothesis]:
+        """Decodes a batch; a hypothesis does not depend on its batch mates.
+
+        Args:
+            speech: A 16 kHz waveform per row, None for text rows.
+            prompts: One per row.
+            max_new_tokens: Limit of each row.
+            num_beams: 1 is greedy search.
+        """
+        embeds_BLD, mask_BL = self._prompt_embeddings(speech, prompts)
+        return generate(
+            self.llm, embeds_BLD, mask_BL, max_new_tokens, self.end_token_ids, num_beams
+        )
+
+    def _prompt_embeddings(self, speech, prompts) -> tuple[Tensor, Tensor]:
+        device = self.llm.get_input_embeddings().weight.device
+        clips = [wave for wave in speech if wave is not None]
+        token_ids = torch.tensor(
+            [i for prompt in prompts for i in (*prompt.before, *prompt.after)], device=device
+        )
+        token_lengths = torch.tensor([len(p.before) + len(p.after) for p in prompts], device=device)
+        place = torch.tensor([len(p.before) for p in prompts], device=device)
+        embeds_ND = self.llm.get_input_embeddings()(token_ids)
+        speech_lengths = torch.zeros_like(token_lengths)
+        speech_SD = embeds_ND.new_zeros(0, embeds_ND.shape[1])
+        if clips:
+            wave_AT, lengths_A = pad_waves(clips)
+            frames_ATD, frame_lengths = self.speech_frames(wave_AT.to(device), lengths_A.to(device))
+            rows = torch.tensor([wave is not None for wave in speech], device=device)
+            speech_lengths[rows] = frame_lengths
+            speech_SD = flatten(frames_ATD, frame_lengths)
+        layout = packed_layout(token_lengths, place, speech_lengths)
+        return pad_left(splice(embeds_ND, speech_SD, layout), layout.row_lengths)
+
+    # ----- checkpoints -----
+
+    def trimmed_state(self) -> dict:
+        """What a checkpoint holds of this model."""
+        return model_state(self)
+
+    def load_trimmed_state(self, payload: dict, where: str) -> list[dict]:
+        """Loads it; returns the coverage report."""
+        return load_model_state(self, payload, where)
+
+
+def pad_waves(waves: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Waveforms to (A, T) float32 with zeros behind, and lengths (A,)."""
+    lengths = torch.tensor([len(wave) for wave in waves])
+    padded = torch.zeros(len(waves), int(lengths.max()))
+    for i, wave in enumerate(waves):
+        padded[i, : len(wave)] = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
+    return padded, lengths

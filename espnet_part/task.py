@@ -1,0 +1,312 @@
+"""PARTTask: ESPnet's task interface. The only file that sees `args`.
+
+The parser has ESPnet's names for what we honor and one option per config key; options of ESPnet's
+that this task would ignore (its --adapter is something else) are not there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import logging
+import re
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+from espnet2.tasks.abs_task import AbsTask
+from espnet2.train.distributed_utils import DistributedOption
+from espnet2.utils import config_argparse
+from espnet2.utils.build_dataclass import build_dataclass
+from espnet2.utils.types import int_or_none, str2bool, str_or_none
+
+from espnet_part.adapter import build_adapter
+from espnet_part.augment import SpecAugment
+from espnet_part.checkpoint import read_checkpoint
+from espnet_part.config import Config, from_dict, to_dict
+from espnet_part.encoder import build_encoder
+from espnet_part.llm import build_llm, build_tokenizer
+from espnet_part.loop import Stopped
+from espnet_part.model import PARTModel, pad_waves
+from espnet_part.parallel import Processes
+from espnet_part.prompt import Prompter
+from espnet_part.trainer import PARTTrainer
+
+CONFIG_KEYS = [item.name for item in dataclasses.fields(Config)]
+STOPPED_EXIT_CODE = 143  # as a shell reports SIGTERM
+
+
+class PARTTask(AbsTask):
+    """Training and loading of PART models through ESPnet's interface."""
+
+    num_optimizers = 1
+    class_choices_list: list = []
+    trainer = PARTTrainer
+
+    # ----- parser -----
+
+    @classmethod
+    def get_parser(cls) -> config_argparse.ArgumentParser:
+        """Options: the run's own, the processes', and one per key of the config."""
+        parser = config_argparse.ArgumentParser(
+            prog="python -m espnet_part.bin.train",
+            description="Trains one phase. config.yaml, written by espnet_part.bin.config merge, "
+            "holds all keys; `--key value` (YAML) replaces one of them.",
+        )
+        run = parser.add_argument_group("run")
+        run.add_argument("--output_dir", type=str_or_none, help="folder of the phase")
+        run.add_argument("--print_config", action="store_true", help="print the keys and exit")
+        run.add_argument(
+            "--log_level", default="INFO", type=str.upper, help="DEBUG, INFO, WARNING or ERROR"
+        )
+        run.add_argument(
+            "--dry_run", type=str2bool, default=False, help="build and describe, do not train"
+        )
+        run.add_argument("--ngpu", type=int, default=0, help="GPUs; 0 is CPU")
+        run.add_argument("--num_workers", type=int, default=1, help="loader processes")
+        run.add_argument(
+            "--resume", type=str2bool, default=True, help="continue from checkpoint.pth if there"
+        )
+        run.add_argument(
+            "--use_tensorboard", type=str2bool, default=True, help="write tensorboard/"
+        )
+        cls.add_process_options(parser.add_argument_group("processes"))
+        cls.add_task_arguments(parser)
+        parser.set_defaults(required=["output_dir"], pretrain_path=None, version=None)
+        return parser
+
+    @classmethod
+    def add_process_options(cls, group) -> None:
+        """ESPnet's options for several processes, as its launcher passes them."""
+        group.add_argument("--dist_backend", default="nccl", help="nccl, or gloo for CPUs")
+        group.add_argument("--dist_init_method", default="env://", help="as in torch.distributed")
+        group.add_argument("--dist_world_size", type=int_or_none, help="number of nodes")
+        group.add_argument("--dist_rank", type=int_or_none, help="rank of this node")
+        group.add_argument("--local_rank", type=int_or_none, help="rank within the node")
+        group.add_argument("--dist_master_addr", type=str_or_none, help="host of rank 0")
+        group.add_argument("--dist_master_port", type=int_or_none, help="its port")
+        group.add_argument(
+            "--dist_launcher",
+            type=str_or_none,
+            choices=["slurm", "mpi", None],
+            help="who starts us",
+        )
+        group.add_argument(
+            "--multiprocessing_distributed",
+            type=str2bool,
+            default=True,
+            help="start one process per GPU here; false under torchrun",
+        )
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """One option per key of `Config`; its help is the comment beside the key."""
+        group = parser.add_argument_group("config keys")
+        comments = dict(re.findall(r"^    (\w+):.*?  # (.*)$", inspect.getsource(Config), re.M))
+        for item in dataclasses.fields(Config):
+            missing = item.default is dataclasses.MISSING
+            default = None if missing else item.default
+            if item.default_factory is not dataclasses.MISSING:
+                default = item.default_factory()
+            text = comments.get(item.name, "")
+            # A string option is taken as it stands: phase 1 is "1". (Types are strings: see imports.)
+            plain = item.type in ("str", "str | None")
+            group.add_argument(
+                f"--{item.name}",
+                type=str_or_none if plain else _yaml_value,
+                default=default,
+                help=text.replace("%", "%%") + ("" if missing else f" (default: {default})"),
+            )
+
+    @classmethod
+    def print_config(cls, file=sys.stdout) -> None:
+        """Writes every key with its default; required ones are null."""
+        parser = cls.get_parser()
+        values = {key: parser.get_default(key) for key in CONFIG_KEYS}
+        file.write(yaml.safe_dump(values, sort_keys=False))
+
+    # ----- building -----
+
+    @classmethod
+    def config_of(cls, args: argparse.Namespace) -> Config:
+        """The checked config among the arguments."""
+        values = {key: getattr(args, key) for key in CONFIG_KEYS if hasattr(args, key)}
+        missing = [
+            item.name
+            for item in dataclasses.fields(Config)
+            if item.default is dataclasses.MISSING
+            and item.default_factory is dataclasses.MISSING
+            and values.get(item.name) is None
+        ]
+        if missing:
+            raise ValueError(
+                f"missing config keys: {' '.join(missing)}; give a config.yaml by --config "
+                "(python -m espnet_part.bin.config merge writes one)"
+            )
+        return from_dict(Config, values)
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> PARTModel:
+        """Builds the three parts from their sources and composes them."""
+        return build_model(cls.config_of(args))
+
+    @classmethod
+    def build_model_from_file(cls, config_file=None, model_file=None, device: str = "cpu"):
+        """Builds a model and loads a checkpoint; the result is in eval mode.
+
+        Args:
+            config_file: config.yaml of a phase; default: beside the checkpoint.
+            model_file: latest.pth or valid.*.best.pth; None loads no checkpoint.
+            device: Where to put it.
+
+        Returns:
+            The model, and the arguments as ESPnet returns them.
+
+        Raises:
+            ValueError: Files that are missing or do not belong together.
+        """
+        if config_file is None:
+            if model_file is None:
+                raise ValueError("give a config file or a model file")
+            config_file = Path(model_file).parent / "config.yaml"
+        if not Path(config_file).is_file():
+            raise ValueError(f"no config file {config_file}; it lies in the folder of the phase")
+        with open(config_file, encoding="utf-8") as file:
+            args = argparse.Namespace(**yaml.safe_load(file))
+        model = cls.build_model(args)
+        if model_file is not None:
+            model.load_trimmed_state(read_checkpoint(Path(model_file)), str(model_file))
+        model.to(device)
+        model.requires_grad_(False)
+        model.eval()
+        return model, args
+
+    # ----- training -----
+
+    @classmethod
+    def main_worker(cls, args: argparse.Namespace) -> None:
+        """Runs one process of a training run."""
+        option = build_dataclass(DistributedOption, args)
+        option.init_options()
+        rank = option.dist_rank or 0 if option.distributed else 0
+        world_size = option.dist_world_size or 1 if option.distributed else 1
+        logging.basicConfig(
+            level=args.log_level if rank == 0 else "ERROR",
+            format="%(asctime)s %(levelname)s: %(message)s",
+            datefmt="%H:%M:%S",
+            force=True,
+        )
+        for name in ("httpx", "matplotlib", "PIL"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        option.init_torch_distributed()
+        device = torch.device("cpu")
+        if args.ngpu > 0:
+            device = torch.device("cuda", option.local_rank or 0)
+        processes = Processes(rank, world_size, device)
+        config = cls.config_of(args)
+        torch.manual_seed(config.seed)
+        model = build_model(config).to(device)
+        if args.dry_run:
+            logging.info("dry run: built %s", type(model).__name__)
+            model.set_trainable(config.trainable, config.llm_tasks)
+            logging.info("%s", yaml.safe_dump(to_dict(config), sort_keys=False))
+            return
+        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+        try:
+            cls.trainer.run(
+                model=model,
+                config=config,
+                processes=processes,
+                output_dir=Path(args.output_dir),
+                resume=args.resume,
+                num_workers=args.num_workers,
+                use_tensorboard=args.use_tensorboard,
+            )
+        except Stopped as stopped:
+            logging.warning("%s", stopped)
+            sys.exit(STOPPED_EXIT_CODE)
+        finally:
+            if option.distributed:
+                torch.distributed.destroy_process_group()
+
+    # ----- what ESPnet's interface asks for beside that -----
+
+    @classmethod
+    def build_collate_fn(cls, args: argparse.Namespace, train: bool):
+        """Collates waveforms only: for ESPnet's statistics and streaming iterators."""
+
+        def collate_fn(data):
+            speech, lengths = pad_waves([values["speech"] for _, values in data])
+            return [key for key, _ in data], {"speech": speech, "speech_lengths": lengths}
+
+        return collate_fn
+
+    @classmethod
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool):
+        """None: rows are rendered by `espnet_part.dataset`."""
+        return None
+
+    @classmethod
+    def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """Names in ESPnet's data triplets."""
+        return ("speech",)
+
+    @classmethod
+    def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """No more than the required ones."""
+        return ()
+
+
+def build_model(config: Config) -> PARTModel:
+    """Builds encoder, adapter and LLM from a config and composes them.
+
+    Raises:
+        ValueError: Anything missing or contradictory, with its key.
+    """
+    parts = config.model
+    encoder = build_encoder(**dataclasses.asdict(parts.encoder))
+    lora = dataclasses.asdict(parts.llm.lora) if parts.llm.lora else None
+    llm = build_llm(
+        parts.llm.source,
+        parts.llm.revision,
+        parts.llm.config,
+        parts.llm.dtype,
+        lora,
+        parts.llm.gradient_checkpointing,
+    )
+    tokenizer_source = parts.llm.tokenizer or parts.llm.source
+    if tokenizer_source is None:
+        raise ValueError("model.llm.tokenizer is missing: random weights come without a tokenizer")
+    revision = parts.llm.revision if tokenizer_source == parts.llm.source else None
+    tokenizer = build_tokenizer(tokenizer_source, revision)
+    vocabulary = llm.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > vocabulary:
+        raise ValueError(
+            f"the tokenizer {tokenizer_source} has {len(tokenizer)} tokens, the LLM embeds "
+            f"{vocabulary}: they do not belong together"
+        )
+    adapter_values = dataclasses.asdict(parts.adapter)
+    adapter = build_adapter(
+        input_size=encoder.output_size, output_size=llm.config.hidden_size, **adapter_values
+    )
+    model = PARTModel(
+        encoder,
+        adapter,
+        llm,
+        Prompter(tokenizer, config.prompts),
+        {"encoder": parts.encoder.source, "adapter": None, "llm": parts.llm.source},
+        lora,
+        {key: value for key, value in adapter_values.items() if key != "dropout"},
+    )
+    if config.spec_augment is not None:
+        model.spec_augment = SpecAugment(**dataclasses.asdict(config.spec_augment))
+    return model
+
+
+def _yaml_value(text: str):
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"not YAML: {text!r}: {error}") from error

@@ -1,0 +1,133 @@
+"""PARTTrainer: the glue between ESPnet's trainer interface and our loop."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from espnet2.train.trainer import Trainer
+
+from espnet_part.batching import BatchPlan
+from espnet_part.checkpoint import read_checkpoint
+from espnet_part.config import Config
+from espnet_part.datadir import Row
+from espnet_part.dataset import Example, ExampleLoader, StepDataset, collate
+from espnet_part.loop import Loop
+from espnet_part.manifest import Manifest
+from espnet_part.model import PARTModel
+from espnet_part.parallel import Processes
+from espnet_part.progress import log_table
+from espnet_part.trainable import part_table
+from espnet_part.validation import Validation
+
+
+class PARTTrainer(Trainer):
+    """Trains one phase with the step-based loop of `espnet_part.loop`.
+
+    ESPnet's own epoch loop resumes only between epochs, weights micro-batches equally, and clips and
+    scales in ways that differ between one process and many; see docs/method.md.
+    """
+
+    @classmethod
+    def run(
+        cls,
+        model: PARTModel,
+        config: Config,
+        processes: Processes,
+        output_dir: Path,
+        resume: bool,
+        num_workers: int,
+        use_tensorboard: bool,
+    ) -> None:
+        """Trains `model` as `config` says; files go to `output_dir`.
+
+        Raises:
+            ValueError: Data, checkpoint or policy that do not fit.
+        """
+        output_dir = Path(output_dir)
+        model.set_trainable(config.trainable, config.llm_tasks)
+        model.task_weights |= config.task_weights or {}
+        manifests = [Manifest.open(folder) for folder in config.train]
+        plan = BatchPlan(
+            manifests, config.tasks, config.batch_cost, config.task_shares, config.seed
+        )
+        loader = ExampleLoader(
+            model.prompter, config.seed, config.source_dropout, config.speed_perturb
+        )
+        dataset = StepDataset(plan, loader, processes.rank, processes.world_size, config.micro_cost)
+        validation = Validation(
+            [Manifest.open(folder) for folder in config.valid],
+            ExampleLoader(model.prompter, config.seed),
+            config.micro_cost,
+            config.listen_rows,
+            processes,
+        )
+        loop = Loop(
+            model,
+            config,
+            dataset,
+            validation,
+            dummy_batch(model),
+            processes,
+            output_dir,
+            num_workers,
+            use_tensorboard,
+        )
+        cls.describe(model, config, plan)
+        checkpoint = output_dir / "checkpoint.pth"
+        if resume and checkpoint.exists():
+            loop.resume(checkpoint)
+        elif config.init is not None:
+            report = model.load_trimmed_state(read_checkpoint(Path(config.init)), config.init)
+            log_table(
+                f"loaded from {config.init}:",
+                report,
+                {"part": "", "loaded": "d", "from_source": "d", "fresh": "d", "source": ""},
+            )
+        else:
+            log_table(
+                "no checkpoint to start from; the parts come from:",
+                [{"part": p, "source": s or "random weights"} for p, s in model.sources.items()],
+                {"part": "", "source": ""},
+            )
+        loop.run()
+
+    @classmethod
+    def describe(cls, model: PARTModel, config: Config, plan: BatchPlan) -> None:
+        """Logs what trains and on what."""
+        log_table(
+            f"phase {config.phase}: what trains",
+            part_table(model, config.lr),
+            {
+                "part": "",
+                "parameters": ",d",
+                "trainable": ",d",
+                "per_cent": ".1f",
+                "lr": ".2e",
+                "frozen_dtype": "",
+            },
+        )
+        if config.llm_tasks != "all":
+            logging.info("only rows of %s update the LLM", " ".join(config.llm_tasks))
+        logging.info("speech reaches the LLM at %.2f embeddings per second", model.llm_rate_hz)
+        log_table(
+            f"phase {config.phase}: what an epoch of {plan.steps_per_epoch:.1f} steps holds "
+            f"({config.max_steps} steps are {config.max_steps / plan.steps_per_epoch:.1f} epochs)",
+            plan.epoch_table(),
+            {
+                "task": "",
+                "src": "",
+                "tgt": "",
+                "rows": ",.0f",
+                "hours": ",.2f",
+                "target_tokens": ",.0f",
+                "share": ".1%",
+            },
+        )
+
+
+def dummy_batch(model: PARTModel) -> dict:
+    """A batch of weight 0 for a process without rows: every unit runs, nothing is learned."""
+    end = model.end_token_ids[0]
+    row = Row(utt_id="dummy", task="asr", src="en", tgt="en", target="")
+    return collate([Example(row, None, [end, end], 0, 1, 0)])

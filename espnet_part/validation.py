@@ -1,0 +1,89 @@
+"""Dev losses, and how much the model listens.
+
+The probe repeats dev rows with another clip's audio. A model that ignores its ears loses nothing by
+that; a model that listens loses much. It tells early whether the path through the adapter works.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from espnet_part.dataset import Example, ExampleLoader, valid_batches
+from espnet_part.manifest import Manifest
+from espnet_part.model import PARTModel
+from espnet_part.parallel import Processes
+from espnet_part.progress import by_task
+from espnet_part.prompt import LANGUAGES, TASKS
+
+
+class Validation:
+    """Computes losses over dev manifests.
+
+    Args:
+        manifests: Of the dev sets.
+        loader: Without augmentation.
+        micro_cost: Budget of a forward.
+        listen_rows: About how many rows to repeat with the wrong audio.
+        processes: The run's processes.
+    """
+
+    def __init__(
+        self,
+        manifests: list[Manifest],
+        loader: ExampleLoader,
+        micro_cost: float,
+        listen_rows: int,
+        processes: Processes,
+    ):
+        self.manifests, self.loader, self.micro_cost = manifests, loader, micro_cost
+        self.listen_rows, self.processes = listen_rows, processes
+
+    @torch.no_grad()
+    def run(self, model: PARTModel) -> dict[str, float]:
+        """Means over all processes: loss, acc, by task and language, and ``listen``; {} without rows."""
+        processes = self.processes
+        model.eval()
+        table = torch.zeros(
+            len(TASKS), len(LANGUAGES), 3, dtype=torch.float64, device=processes.device
+        )
+        probe = torch.zeros(3, dtype=torch.float64, device=processes.device)  # right, wrong, tokens
+        left = self.listen_rows / processes.world_size
+        batches = valid_batches(
+            self.manifests, self.loader, self.micro_cost, processes.rank, processes.world_size
+        )
+        for batch, examples in batches:
+            if batch is None:
+                continue
+            batch = {key: value.to(processes.device) for key, value in batch.items()}
+            loss, stats, weight = model(**batch)
+            table += stats["table"]
+            wrong = _wrong_clips(examples) if left > 0 else None
+            if wrong is not None:
+                left -= len(wrong)
+                probe += self._probe(model, batch, stats["table"], torch.tensor(wrong))
+        table, probe = processes.sum(table), processes.sum(probe)
+        values = by_task(table)
+        if probe[2] > 0:
+            values["listen"] = float((probe[1] - probe[0]) / probe[2])
+        return values
+
+    def _probe(self, model, batch: dict, right: Tensor, wrong: Tensor) -> Tensor:
+        swapped = dict(batch)
+        for key in ("speech", "speech_lengths"):
+            swapped[key] = batch[key][wrong.to(batch[key].device)]
+        _, stats, _ = model(**swapped)
+        speech = [TASKS.index("asr"), TASKS.index("st")]
+        before, after = right[speech].sum((0, 1)), stats["table"][speech].sum((0, 1))
+        return torch.stack([before[0], after[0], before[2]])
+
+
+def _wrong_clips(examples: list[Example]) -> list[int] | None:
+    """For each clip of a batch, another one with other words; None if there is no such order."""
+    said = [ex.row.source or ex.row.target for ex in examples if ex.wave is not None]
+    count = len(said)
+    for shift in range(count // 2, count):
+        order = [(i + shift) % count for i in range(count)]
+        if shift and all(said[i] != said[j] for i, j in enumerate(order)):
+            return order
+    return None
