@@ -1,0 +1,442 @@
+"""The recipe's shell: options, missing input, jobs, links, and all stages on the toy corpus."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "egs2/part_multilingual/s2t1"
+FILES = ("run.sh", "part.sh", "cmd.sh", "path.sh", "db.sh")
+
+
+def make_recipe(folder: Path) -> Path:
+    """A recipe folder outside the repository, so that nothing is left in it."""
+    folder.mkdir(parents=True)
+    for name in FILES:
+        (folder / name).symlink_to(RECIPE / name)
+    (folder / "conf").symlink_to(ROOT / "conf")
+    (folder / "local").symlink_to(ROOT / "local")
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return make_recipe(tmp_path / "egs2/part_multilingual/s2t1")
+
+
+def environment(**more):
+    """The tests' own Python, whatever else is active, and no ESPnet checkout."""
+    env = {k: v for k, v in os.environ.items() if k not in ("ESPNET_ROOT", "cmd_backend", "VENV")}
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    env["VIRTUAL_ENV"] = sys.prefix  # path.sh then leaves Python alone
+    return {**env, **more}
+
+
+def run(folder, *command, **more):
+    return subprocess.run(
+        [str(word) for word in command],
+        cwd=folder,
+        env=environment(PWD=str(folder), **more),
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def bash(folder, script, **more):
+    return run(folder, "bash", "-c", "set -euo pipefail\n" + script, **more)
+
+
+# ----- options -----
+
+
+def test_help_is_made_from_the_one_list(recipe):
+    result = run(recipe, "./run.sh", "--help")
+    assert result.returncode == 0
+    listed = re.findall(r"^  --(\w+)", result.stdout, re.M)
+    declared = re.findall(r'^    "(\w+)\|', (RECIPE / "part.sh").read_text(), re.M)
+    assert listed == declared
+    for name in (
+        "stage stop_stage skip_stages skip_data_prep skip_train skip_eval skip_packing "
+        "skip_upload_hf ngpu num_nodes nj inference_nj gpu_inference dumpdir expdir part_tag "
+        "part_config part_args inference_config inference_args inference_model pretrained_model "
+        "train_set valid_set test_sets hf_repo corpora model curriculum phase decode_phases"
+    ).split():
+        assert name in listed
+
+
+def test_every_option_is_used():
+    text = (RECIPE / "part.sh").read_text() + (ROOT / "local/recipe.sh").read_text()
+    for name in re.findall(r'^    "(\w+)\|', text, re.M):
+        assert f"opt[{name}]" in text, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stagee", "3"], "unknown option '--stagee'"),
+        (["--ngpu"], "--ngpu needs a value"),
+        (["3"], "expected an option, found '3'"),
+        (["--skip-train", "yes"], "--skip_train is true or false, found 'yes'"),
+        (["--stop_stage=x"], "--stop_stage is a number, found 'x'"),
+        (["--max_wav_duration", "long"], "--max_wav_duration is a number"),
+    ],
+)
+def test_bad_options_are_errors(recipe, arguments, message):
+    result = run(recipe, "./run.sh", *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "--help" in result.stderr
+
+
+def test_dashes_equal_underscores_and_the_last_value_wins(recipe):
+    script = """
+    option_list=("# A" "max_it|3|x" "corpora|digits|x" "flag|true|x" "word||x")
+    . local/options.sh
+    parse_options --max-it 4 --max_it=5 --corpus toy --flag false --word="a b"
+    echo "${opt[max_it]} ${opt[corpora]} ${opt[flag]} ${opt[word]} ${opt_default[max_it]}"
+    """
+    assert bash(recipe, script).stdout == "5 toy false a b 3\n"
+
+
+def test_nothing_to_do_is_no_error(recipe):
+    result = run(recipe, "./run.sh", "--corpora", "toy", "--stop-stage", "0")
+    assert result.returncode == 0, result.stderr
+    assert "Successfully finished" in result.stdout
+
+
+# ----- missing input -----
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "stage"),
+    [
+        (["--stage", "3"], "there are no data folders of 'mine'", 1),
+        (["--stage", "4", "--valid_set", "dev"], "dump/raw/org/dev/utt2task is missing", 3),
+        (["--stage", "10", "--train_set", "a"], "dump/raw/a/utt2task is missing", 4),
+        (["--stage", "11", "--train_set", "a"], "exp/part_stats_toy/a/meta.json is missing", 10),
+        (["--stage", "12"], "there are no test sets", 1),
+        (["--stage", "12", "--test_sets", "t"], "exp/mine_toy/part/phase1/config.yaml", 11),
+        (["--stage", "13"], "exp/mine_toy/part is missing", 12),
+        (["--stage", "14"], "exp/mine_toy/part/phase3/latest.pth is missing", 11),
+        (["--stage", "15", "--skip_upload_hf", "false", "--hf_repo", "a/b"], ".zip is missing", 14),
+    ],
+)
+def test_missing_input_is_named_with_its_command(recipe, arguments, missing, stage):
+    last = max(5, int(arguments[1]))
+    where = ["--corpora", "mine", "--model", "toy", "--stop_stage", last, *arguments]
+    (recipe / "exp/toy_parts/encoder").mkdir(parents=True)
+    (recipe / "exp/toy_parts/llm").mkdir()
+    result = run(recipe, "./run.sh", *where)
+    assert result.returncode == 1
+    assert missing in result.stderr, result.stderr
+    command = re.search(r"\./run\.sh --stage (\d+) --stop_stage \d+ (.*)", result.stderr)
+    assert int(command[1]) == stage
+    assert "--corpora mine --model toy" in command[2]
+
+
+def test_unknown_corpus_model_curriculum(recipe):
+    for arguments, message in (
+        (["--corpora", "toi", "--model", "toy"], "unknown corpus 'toi'"),
+        (["--corpora", "toy", "--model", "toi"], "conf/model/toi.yaml is missing"),
+        (["--corpora", "toy", "--curriculum", "x"], "conf/curriculum/x.yaml is missing"),
+        (["--corpora", "toy", "--phase", "7", "--stage", "20"], "no phase of the curriculum part"),
+        (["--corpora", "toy", "--inference_config", "x"], "--inference_config x: no such file"),
+    ):
+        result = run(recipe, "./run.sh", "--stop_stage", "1", *arguments)
+        assert result.returncode != 0
+        assert message in result.stderr
+
+
+def test_hub_ids_are_looked_up_before_anything_is_fetched(recipe):
+    result = run(
+        recipe, "./run.sh", "--stage=5", "--stop_stage=5", "--corpora=mine", "--model=part_2b",
+        HF_HUB_OFFLINE="1", HF_HOME=str(recipe / "hub"),
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "could not be fetched from the hub" in result.stderr
+
+
+# ----- small helpers -----
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(7, 3), (2, 4), (5, 1), (100, 7)])
+def test_split_keys_is_even_and_in_order(recipe, rows, parts):
+    (recipe / "set").mkdir()
+    ids = [f"utt{i:03d}" for i in range(rows)]
+    (recipe / "set/utt2task").write_text("".join(f"{i} asr\n" for i in ids))
+    bash(recipe, f". local/recipe.sh; split_keys set {parts} keys.")
+    split = [(recipe / f"keys.{i + 1}.scp").read_text().split() for i in range(parts)]
+    assert [i for part in split for i in part] == ids
+    assert max(map(len, split)) - min(map(len, split)) <= 1
+
+
+def test_logs_are_rotated(recipe):
+    for text in ("first", "second", "third"):
+        bash(recipe, f". local/recipe.sh; rotate_log train.log; echo {text} > train.log")
+    found = [(recipe / name).read_text() for name in ("train.log", "train.1.log", "train.2.log")]
+    assert found == ["third\n", "second\n", "first\n"]
+
+
+def test_jobs_run_as_under_kaldi(recipe):
+    result = run(
+        recipe, "local/run_jobs.sh", "--gpu", "0", "--max-jobs-run", "2", "JOB=1:3",
+        "logs/job.JOB.log", "bash", "-c", 'echo "JOB: $0"; [ JOB != 2 ]', "a b",
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "1 of 3 jobs failed" in result.stderr
+    assert "logs/job.2.log (exit code 1)" in result.stderr
+    for job in (1, 2, 3):
+        assert f"{job}: a b\n" in (recipe / f"logs/job.{job}.log").read_text()
+
+
+def test_jobs_get_a_gpu_each(recipe):
+    result = run(
+        recipe, "local/run_jobs.sh", "--gpu", "1", "JOB=1:3", "job.JOB.log", "bash", "-c",
+        'echo "gpu $CUDA_VISIBLE_DEVICES."', CUDA_VISIBLE_DEVICES="4,6",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    gpus = [re.search(r"gpu (\d)\.\n", (recipe / f"job.{i}.log").read_text())[1] for i in (1, 2, 3)]
+    assert gpus == ["4", "6", "4"]
+
+
+def test_a_signal_reaches_the_jobs_and_waits_for_them(recipe):
+    job = "trap 'sleep 0.3; echo saved; exit 5' TERM; echo ready; while true; do sleep 0.05; done"
+    process = subprocess.Popen(
+        ["local/run_jobs.sh", "job.log", "bash", "-c", job],
+        cwd=recipe,
+        env=environment(),
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(recipe / "job.log", "ready\n")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 1
+    assert "saved\n" in (recipe / "job.log").read_text()
+
+
+def test_training_is_shown_and_a_signal_lets_it_save(recipe):
+    script = """
+    . local/recipe.sh
+    code=0
+    run_and_show train.log train.log bash -c '
+        trap "sleep 0.3; echo saved; exit 143" TERM; echo ready; while true; do sleep 0.05; done
+    ' || code=$?
+    echo "code ${code}"
+    """
+    process = subprocess.Popen(
+        ["bash", "-c", script], cwd=recipe, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    wait_for(recipe / "train.log", "ready\n")
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    shown, _ = process.communicate(timeout=20)
+    assert shown == "ready\nsaved\ncode 143\n"
+
+
+def wait_for(path, text):
+    end = time.monotonic() + 20
+    while not (path.exists() and text in path.read_text()):
+        assert time.monotonic() < end, f"{text!r} does not come in {path}"
+        time.sleep(0.02)
+
+
+def test_settings(recipe):
+    (recipe / "my.yaml").write_text("max_steps: 3\nlr: {llm: 1.0e-5}\ntasks: [asr, st]\n")
+    words = ["--", "seed=1", "--lr.adapter=2e-3", "--max_steps", "5"]
+    result = run(recipe, sys.executable, "local/settings.py", "--config", "my.yaml", *words)
+    assert result.stdout.splitlines() == [
+        "max_steps=3", "lr.llm=1e-05", 'tasks=["asr", "st"]', "seed=1", "lr.adapter=2e-3",
+        "max_steps=5",
+    ]  # fmt: skip
+    result = run(recipe, sys.executable, "local/settings.py", "--", "--seed")
+    assert result.returncode == 1
+    assert "expected key=value" in result.stderr
+
+
+def test_parts_follow_expdir(recipe):
+    command = [sys.executable, "local/parts.py"]
+    result = run(recipe, *command, "settings", "conf/model/toy.yaml", "--expdir", "other")
+    assert result.stdout.splitlines() == [
+        "model.encoder.source=other/toy_parts/encoder", "model.llm.source=other/toy_parts/llm",
+    ]  # fmt: skip
+    assert run(recipe, *command, "settings", "conf/model/toy.yaml").stdout == ""
+    result = run(recipe, *command, "check", "conf/model/toy.yaml")
+    assert result.returncode == 1
+    assert "encoder (exp/toy_parts/encoder)" in result.stderr
+
+
+def test_toy_corpus(recipe):
+    digests = []
+    for _ in range(2):
+        shutil.rmtree(recipe / "data", ignore_errors=True)
+        result = run(recipe, "local/data.sh", "toy", PYTHONPATH=str(ROOT))
+        assert result.returncode == 0, result.stderr
+        files = sorted(path for path in (recipe / "data/toy").rglob("*") if path.is_file())
+        digests.append([(path, path.read_bytes()) for path in files])
+    assert digests[0] == digests[1]
+    sets = {path.name for path in (recipe / "data/toy").iterdir()}
+    tests = {"toy_test_asr_en", "toy_test_asr_zh", "toy_test_st_en_zh", "toy_test_st_zh_en"}
+    assert sets == {"audio", "train", "dev", "train_text"} | tests
+    clips = set()
+    for name in ("train", "dev", *tests):
+        lines = (recipe / "data/toy" / name / "utt2task").read_text().split("\n")[:-1]
+        clips |= {re.sub("-(asr|st-..) .*", "", line) for line in lines}
+    assert len(clips) == 20
+    train = set((recipe / "data/toy/train/text").read_text().split("\n"))
+    assert (recipe / "data/toy/dev/segments").exists()
+    said = {line.partition(" ")[2] for line in train}
+    for name in ("dev", *tests):
+        for line in (recipe / "data/toy" / name / "text").read_text().splitlines():
+            assert line.partition(" ")[2] not in said
+
+
+# ----- ESPnet checkouts -----
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """What a checkout of ESPnet's master looks like from a recipe."""
+    root = tmp_path / "espnet"
+    template = root / "egs2/TEMPLATE/asr1"
+    for name in ("utils", "scripts", "pyscripts", "steps"):
+        (template / name).mkdir(parents=True)
+    (template / "cmd.sh").write_text("export train_cmd=run.pl cuda_cmd=run.pl decode_cmd=run.pl\n")
+    (template / "utils/run.pl").write_text("#!/bin/sh\necho from the checkout\n")
+    (template / "utils/run.pl").chmod(0o755)
+    (root / "espnet2").mkdir()
+    (root / "espnet2/__init__.py").touch()
+    (root / "tools").mkdir()
+    (root / "tools/extra_path.sh").write_text("export EXTRA=seen\n")
+    return root
+
+
+SHOW = """. ./path.sh; . ./cmd.sh
+echo "${ESPNET_ROOT:-none}|${PART_ROOT}|${cuda_cmd}|$(command -v run.pl || true)|${EXTRA:-}"
+${python:-python3} -c 'import espnet2, espnet_part; print(espnet2.__path__[0], espnet_part.__path__[0])'
+"""
+
+
+def test_pip_only(recipe):
+    result = bash(recipe, SHOW)
+    first, second = result.stdout.splitlines()
+    assert first == f"none|{ROOT}|local/run_jobs.sh||"
+    assert second.endswith(f" {ROOT}/espnet_part")
+    result = bash(recipe, SHOW, cmd_backend="slurm")
+    assert result.returncode == 1
+    assert "needs slurm.pl of an ESPnet checkout" in result.stderr
+    result = bash(recipe, SHOW, cmd_backend="cloud")
+    assert "cmd_backend is local, stdout, slurm, sge, pbs or ssh, found 'cloud'" in result.stderr
+
+
+def test_named_checkout(recipe, checkout):
+    first, second = bash(recipe, SHOW, ESPNET_ROOT=str(checkout)).stdout.splitlines()
+    pl = checkout / "egs2/TEMPLATE/asr1/utils/run.pl"
+    assert first == f"{checkout}|{ROOT}|run.pl|{pl}|seen"
+    assert second == f"{checkout}/espnet2 {ROOT}/espnet_part"
+    result = bash(recipe, SHOW, ESPNET_ROOT="/nowhere")
+    assert result.returncode == 1
+    assert "ESPNET_ROOT=/nowhere is no ESPnet checkout" in result.stderr
+
+
+def test_linked_by_hand(checkout):
+    """A link to our whole egs2/part_multilingual: the checkout is found by the logical path."""
+    (checkout / "egs2/part_multilingual").symlink_to(ROOT / "egs2/part_multilingual")
+    folder = checkout / "egs2/part_multilingual/s2t1"
+    result = bash(folder, f"cd {folder}\n{SHOW}")
+    assert result.stdout.splitlines()[0].startswith(f"{checkout}|{ROOT}|run.pl|{checkout}/")
+
+
+@pytest.mark.parametrize("copy", [0, 1])
+def test_make_link(checkout, copy):
+    result = run(ROOT, "local/link.sh", checkout, copy)
+    assert result.returncode == 0, result.stderr
+    folder = checkout / "egs2/part_multilingual/s2t1"
+    home = folder if copy else ROOT
+    (folder / "cmd.sh").write_text((folder / "cmd.sh").read_text() + "# edited\n")
+    (folder / "exp").mkdir()
+    result = run(ROOT, "local/link.sh", checkout, copy)  # again
+    assert result.returncode == 0, result.stderr
+    assert (folder / "exp").is_dir()
+    assert "# edited" in (folder / "cmd.sh").read_text()
+    first, second = bash(folder, SHOW).stdout.splitlines()
+    assert first == f"{checkout}|{home}|run.pl|{folder}/utils/run.pl|seen"
+    assert second == f"{checkout}/espnet2 {home}/espnet_part"
+    links = [path for path in folder.rglob("*") if path.is_symlink()]
+    if copy:
+        assert not any(Path(os.readlink(path)).is_absolute() for path in links)
+        assert run(folder, "./run.sh", "--corpora", "toy", "--stop_stage", "0").returncode == 0
+    else:
+        assert (folder / "part.sh").resolve() == RECIPE / "part.sh"
+
+
+def test_make_link_refuses_what_is_no_checkout(tmp_path):
+    result = run(ROOT, "local/link.sh", tmp_path)
+    assert result.returncode == 2
+    assert f"{tmp_path} is no checkout of ESPnet" in result.stderr
+    assert "name a checkout" in run(ROOT, "local/link.sh", "").stderr
+
+
+# ----- all stages -----
+
+
+@pytest.mark.recipe
+@pytest.mark.timeout(1200)
+def test_all_stages_on_toy(recipe, tmp_path):
+    """Stages 1 to 14 on twenty utterances; what is finished is not done again; the pack works."""
+    # Stage 10 on a fresh clone: stages 1 to 9 run first, and it says so.
+    result = run(recipe, "./run.sh", "--corpora", "toy", "--stage", "10", "--stop_stage", "14")
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
+    assert "Stage 10 needs what stage 1 makes: running stages 1 to 9 first" in result.stdout
+    experiment = recipe / "exp/toy"
+    tests = [f"toy_test_{name}" for name in ("asr_en", "asr_zh", "st_en_zh", "st_zh_en")]
+    for phase in ("1", "2a", "2b", "3"):
+        folder = experiment / f"part/phase{phase}"
+        for name in "config.yaml train.log checkpoint.pth latest.pth .finished RESULTS.md".split():
+            assert (folder / name).exists(), folder / name
+        assert (folder / "valid.loss.best.pth").exists()
+        for name in tests:
+            decoded = folder / "decode_greedy_latest" / name
+            ids = (recipe / "dump/raw" / name / "utt2task").read_text().split("\n")[:-1]
+            for kind in ("text", "token", "token_int", "score"):
+                lines = (decoded / kind).read_text().splitlines()
+                assert [line.split(" ")[0] for line in lines] == [i.split(" ")[0] for i in ids]
+            score = {"asr_en": "wer", "asr_zh": "cer"}.get(name[9:])
+            found = decoded / (f"score_{score}/result.txt" if score else "score_bleu/result.tc.txt")
+            assert found.exists()
+    rows = json.loads((experiment / "results.json").read_text())["results"]
+    assert {row["phase"] for row in rows if row["curriculum"] == "part"} == {"1", "2a", "2b", "3"}
+    assert {row["test_set"] for row in rows} == set(tests)
+    assert (experiment / "RESULTS.md").exists()
+
+    # Again: nothing is trained or decoded a second time.
+    times = {path: path.stat().st_mtime_ns for path in experiment.rglob("latest.pth")}
+    result = run(recipe, "./run.sh", "--corpora", "toy", "--stage", "11", "--stop_stage", "12")
+    assert result.returncode == 0, result.stderr
+    assert "Phase 3 is finished" in result.stdout
+    assert "Phase 3: toy_test_asr_en is decoded" in result.stdout
+    assert "started..." not in result.stdout
+    assert times == {path: path.stat().st_mtime_ns for path in experiment.rglob("latest.pth")}
+
+    # The pack, elsewhere, without this recipe folder: the same text.
+    pack = experiment / "part/phase3/toy_part_latest.zip"
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(recipe / "data/toy/audio", elsewhere / "audio")
+    shutil.copy(pack, elsewhere / "model.zip")
+    shutil.move(recipe, tmp_path / "moved")
+    result = run(
+        elsewhere, sys.executable, "-m", "espnet_part.bin.transcribe", "audio/toyen-test-00.flac",
+        "--lang", "en", "--model", "model.zip", PYTHONPATH=str(ROOT),
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    decoded = tmp_path / "moved/exp/toy/part/phase3/decode_greedy_latest/toy_test_asr_en/text"
+    expected = dict(line.split(" ", 1) for line in decoded.read_text().splitlines())
+    assert expected["toyen-test-00-asr"].strip() in result.stdout
