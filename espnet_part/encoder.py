@@ -68,8 +68,8 @@ class SpeechEncoder(nn.Module):
 
     @property
     def weight_dtype(self) -> torch.dtype:
-        """Data type of the blocks' weights, to which features are cast."""
-        return next(self.layers[0].parameters()).dtype
+        """Data type of what the features meet first, to which they are cast."""
+        return next(self.parameters()).dtype
 
     def frame_lengths(self, lengths):
         """Exact number of output frames for numbers of 16 kHz samples (int, array or tensor)."""
@@ -149,8 +149,8 @@ class SpeechEncoder(nn.Module):
             if longest > limit:
                 raise ValueError(
                     f"{self.kind} encoder: found a clip of {longest / SAMPLE_RATE:.2f} s "
-                    f"({longest} samples), expected at most {limit / SAMPLE_RATE:.2f} s; cut it "
-                    "(decoding cuts long audio at pauses) or filter it out in stage 4"
+                    f"({longest} samples), expected at most {limit / SAMPLE_RATE:.2f} s ({limit}); "
+                    "cut it (decoding cuts long audio at pauses) or filter it out in stage 4"
                 )
             speech_BT = speech_BT[:, :limit]
         valid_BT = valid_mask(lengths_B.to(speech_BT.device), speech_BT.shape[1])
@@ -160,6 +160,19 @@ class SpeechEncoder(nn.Module):
             speech_BT = nn.functional.pad(speech_BT, (0, shortest - speech_BT.shape[1]))
         lengths_B = lengths_B.long()
         return speech_BT, lengths_B.clamp(min=shortest) * (lengths_B > 0)
+
+
+class Constants(nn.Module):
+    """Buffers of a frontend, which stay in float32 when the encoder around them is cast."""
+
+    def _apply(self, fn, recurse=True):
+        before = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)
+        for name, value in before.items():
+            now = self._buffers[name]
+            if now is not None and now.dtype != value.dtype:
+                self._buffers[name] = value.to(now.device)
+        return self
 
 
 def valid_mask(lengths_B: Tensor, width: int) -> Tensor:
@@ -175,6 +188,16 @@ def attention_mask(lengths_B: Tensor, width: int) -> Tensor | None:
     if lengths_B.device.type == "cpu" and bool((lengths_B >= width).all()):
         return None
     return valid_mask(lengths_B.clamp(min=1), width)[:, None, None, :]
+
+
+def match_dtype(hidden_BTD: Tensor, layer: nn.Module) -> Tensor:
+    """Casts to the block's type: trained float32 blocks may follow frozen bfloat16 ones.
+
+    Under autocast operations choose for themselves.
+    """
+    if torch.is_autocast_enabled(hidden_BTD.device.type):
+        return hidden_BTD
+    return hidden_BTD.to(next(layer.parameters()).dtype)
 
 
 def fix_parameter(module: nn.Module, name: str) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import FunAsrNanoEncoder, FunAsrNanoEncoderConfig
 
-from espnet_part.encoder import SpeechEncoder, attention_mask, valid_mask
+from espnet_part.encoder import Constants, SpeechEncoder, attention_mask, match_dtype, valid_mask
 from espnet_part.encoder_hub import (
     FEATURES_FILE,
     find_file,
@@ -37,8 +37,8 @@ OPTIONS = ("query", "waveform_scale")
 FRONTEND_FILE = "frontend.safetensors"
 
 
-class Frontend(nn.Module):
-    """Constants between filterbank and blocks; they stay in float32 when the blocks do not.
+class Frontend(Constants):
+    """Normalization and query frames, between filterbank and blocks.
 
     Args:
         shift_F: Added to stacked features, then
@@ -56,14 +56,6 @@ class Frontend(nn.Module):
         self.register_buffer("shift", shift_F)
         self.register_buffer("scale", scale_F)
         self.register_buffer("query", query_QF)
-
-    def _apply(self, fn, recurse=True):
-        before = dict(self.named_buffers())
-        super()._apply(fn, recurse)
-        for name, value in before.items():
-            if getattr(self, name).dtype != value.dtype:
-                setattr(self, name, value.to(getattr(self, name).device))
-        return self
 
     def forward(self, stacked_BTF: Tensor) -> Tensor:
         """Normalized (B, Q + T, F)."""
@@ -129,7 +121,7 @@ class SenseVoiceEncoder(SpeechEncoder):
         positions_BTD = self.model.position_embeddings(hidden_BTD)
         hidden_BTD = hidden_BTD * self.model.scaling + positions_BTD
         for layer in self.model.layers:
-            hidden_BTD = layer(hidden_BTD, keys, valid_BT)
+            hidden_BTD = layer(match_dtype(hidden_BTD, layer), keys, valid_BT)
         return hidden_BTD[:, self.queries :], frame_lengths_B
 
     def gradient_checkpointing_enable(self) -> None:

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as WhisperBlocks
 
-from espnet_part.encoder import SpeechEncoder, attention_mask, fix_parameter, valid_mask
+from espnet_part.encoder import (
+    SpeechEncoder,
+    attention_mask,
+    fix_parameter,
+    match_dtype,
+    valid_mask,
+)
 from espnet_part.encoder_hub import FEATURES_FILE, load_model, make_config, quiet, read_config
 from espnet_part.fbank import SHIFT, whisper_log_mel
 
@@ -70,7 +76,7 @@ class WhisperEncoder(SpeechEncoder):
         keys = attention_mask(frame_lengths_B, width)
         keys = keys if keys is None else keys.to(hidden_BTD.device)
         for layer in model.layers:
-            hidden_BTD = layer(hidden_BTD, keys)
+            hidden_BTD = layer(match_dtype(hidden_BTD, layer), keys)
         return model.layer_norm(hidden_BTD), frame_lengths_B
 
     def gradient_checkpointing_enable(self) -> None:

@@ -143,3 +143,21 @@ def _rows(frames_BMS: Tensor) -> int:
     if frames_BMS.device.type != "cpu":
         return len(frames_BMS)
     return max(1, CACHED_FRAMES // max(frames_BMS.shape[1], 1))
+
+
+def reflect_clips(speech_BT: Tensor, lengths_B: Tensor, pad: int) -> Tensor:
+    """Mirrors every clip at its own two ends, as ``torch.stft`` does with a clip alone.
+
+    Args:
+        speech_BT: Waveforms (B, T).
+        lengths_B: Samples per clip (B,), above `pad`.
+        pad: Samples to add on both sides.
+
+    Returns:
+        Waveforms (B, T + 2 * pad); a clip starts at `pad`.
+    """
+    samples = speech_BT.shape[1]
+    places = torch.arange(-pad, samples + pad, device=speech_BT.device).abs()
+    last = (lengths_B.to(speech_BT.device) - 1)[:, None]
+    places = torch.where(places > last, 2 * last - places, places.expand(len(last), -1))
+    return speech_BT.gather(1, places.clamp(0, samples - 1))
