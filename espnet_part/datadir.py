@@ -123,6 +123,9 @@ def _join(folder: Path, names: list[str]) -> Iterator[tuple[str, list[str]]]:
         pairs = [next(file, None) for file in files]
         ids = [pair[0] if pair else None for pair in pairs]
         if ids.count(ids[0]) != len(ids):
+            for file in files:  # a file out of order looks like a missing id: it is told instead
+                for _ in file:
+                    pass
             # The smallest id is the one that the other files lack.
             at = min((i for i, found in enumerate(ids) if found), key=lambda i: ids[i].encode())
             lacking = [name for name, found in zip(names, ids, strict=True) if found != ids[at]]
