@@ -2,8 +2,8 @@
 
     python local/settings.py --config my.yaml -- max_steps=10 --lr.llm 1e-5
 
-prints those of the YAML first; of several for one key, the last wins. `key=value`, `--key=value` and
-ESPnet's `--key value` all do.
+prints those of the YAML first; of several for one key, the last wins. `key=value`, `--key=value`
+and ESPnet's `--key value` all do.
 """
 
 import argparse

@@ -321,7 +321,7 @@ def checkout(tmp_path):
 
 SHOW = """. ./path.sh; . ./cmd.sh
 echo "${ESPNET_ROOT:-none}|${PART_ROOT}|${cuda_cmd}|$(command -v run.pl || true)|${EXTRA:-}"
-${python:-python3} -c 'import espnet2, espnet_part; print(espnet2.__path__[0], espnet_part.__path__[0])'
+python3 -c 'import espnet2 as e, espnet_part as p; print(e.__path__[0], p.__path__[0])'
 """
 
 
