@@ -5,8 +5,8 @@ tokens of the chosen rows; the gradient towards adapter and encoder is that of a
 one forward, one backward, and the same graph on every rank. It survives activation checkpointing
 because the chosen tokens are known to the gate until the next forward replaces them.
 
-A zeroed gradient would still let AdamW move by momentum and decay: the loop sets the LLM's gradients
-to None when no rank had a token of a chosen row.
+A zeroed gradient would still let AdamW move by momentum and decay: the loop sets the LLM's
+gradients to None when no rank had a token of a chosen row.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _GatedLinear(torch.autograd.Function):
 
 
 class _GatedModule(torch.autograd.Function):
-    """Any module that treats positions alike (norms, GPT-2's Conv1D): recomputed in the backward."""
+    """Any module that treats positions alike (norms, GPT-2's Conv1D): recomputed in backward."""
 
     @staticmethod
     def forward(ctx, x, module, forward, gate, names, *parameters):

@@ -1,7 +1,7 @@
-"""Attention over packed rows, registered with transformers: every LLM that uses its interface gains.
+"""Attention over packed rows, registered with transformers: all LLMs that use its interface gain.
 
-A packed forward passes ``packed_lengths`` (the rows' lengths) as a keyword; each row then attends to
-itself alone, causally. Without it (decoding with a KV cache) the call is transformers' own SDPA.
+A packed forward passes ``packed_lengths`` (the rows' lengths) as a keyword; each row then attends
+to itself alone, causally. Without it (decoding with a KV cache) the call is transformers' own SDPA.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def packed_attention(
 
     Args:
         module: The attention module (its head groups and causality are read).
-        query: (1, heads, M, head size); key and value have the key-value heads.
+        query: (1, heads, M, head size).
+        key: (1, key-value heads, M, head size).
+        value: As `key`.
         attention_mask: Not read in a packed call.
         scaling: Factor on the scores; 1/sqrt(head size) if None.
         dropout: Probability for attention weights.

@@ -13,6 +13,7 @@ import numpy as np
 
 from espnet_part.audio import SAMPLE_RATE
 from espnet_part.manifest import Manifest
+from espnet_part.permutation import permuted
 from espnet_part.prompt import TASKS
 
 COST_PER_SECOND = 25  # encoder and LLM work of a second of speech, counted in LLM tokens
@@ -25,43 +26,12 @@ def row_cost(samples, n_source, n_target):
 
     Args:
         samples: 16 kHz samples, 0 for text rows; a number or an array.
-        n_source: Tokens of the source text; counted for text rows only (speech rows do not read it).
+        n_source: Tokens of the source text; counted for text rows only.
         n_target: Tokens of the target text.
     """
     speech = COST_PER_SECOND * np.asarray(samples, dtype=np.float64) / SAMPLE_RATE
     text = np.where(np.asarray(samples) > 0, 0, n_source)
     return speech + text + n_target + COST_PER_ROW
-
-
-def permuted(index, size: int, seed: int):
-    """A pseudo-random permutation of range(size), evaluated at `index` without storing it.
-
-    A four-round Feistel network on the next even power of two, walked until inside the range.
-
-    Args:
-        index: int array (N,), each in [0, size).
-        size: Length of the range.
-        seed: Which permutation.
-    """
-    half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
-    mask = np.uint64((1 << half) - 1)
-    keys = np.random.default_rng(seed).integers(1, 1 << 62, size=8, dtype=np.uint64) | np.uint64(1)
-
-    def walk(value):
-        left, right = value >> np.uint64(half), value & mask
-        for key, offset in zip(keys[:4], keys[4:], strict=True):
-            mixed = (right * key + offset) & np.uint64(0xFFFFFFFFFFFFFFFF)
-            mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
-            left, right = right, left ^ ((mixed ^ (mixed >> np.uint64(32))) & mask)
-        return (left << np.uint64(half)) | right
-
-    with np.errstate(over="ignore"):
-        out = walk(np.asarray(index, dtype=np.uint64))
-        outside = out >= size
-        while outside.any():
-            out[outside] = walk(out[outside])
-            outside = out >= size
-    return out.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -215,7 +185,7 @@ class BatchPlan:
         return float(row_cost(entry["samples"], entry["n_source"], entry["n_target"]))
 
     def epoch_table(self) -> list[dict]:
-        """What an epoch holds, by task and language pair: rows, hours, target tokens, cost share."""
+        """What an epoch holds, by task and language pair, and each one's share of the cost."""
         table: dict[str, dict] = {}
         for source in self.sources:
             manifest = self.manifests[source.manifest]

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import yaml
 
-from espnet_part.config import Config, from_dict, load_yaml, to_dict
+from espnet_part.config import Config
+from espnet_part.schema import from_dict, load_yaml, to_dict
 
 INIT_FILES = {"latest": "latest.pth", "best": "valid.loss.best.pth"}
 

@@ -16,8 +16,8 @@ from espnet_part.augment import utterance_seed
 from espnet_part.batching import BatchPlan
 from espnet_part.datadir import Row
 from espnet_part.manifest import Manifest
-from espnet_part.model import pad_waves
 from espnet_part.prompt import LANGUAGES, TASKS, Prompter
+from espnet_part.splice import pad_waves
 
 DUMMY_SAMPLES = 8000
 LANGUAGE_IDS = {code: i for i, code in enumerate(LANGUAGES)}
@@ -169,7 +169,7 @@ def load_rows(
 def step_loader(
     dataset: StepDataset, first: int, last: int, workers: int
 ) -> torch.utils.data.DataLoader:
-    """Loads steps first .. last - 1 in order, ahead of need; the number of workers changes nothing."""
+    """Loads steps first .. last - 1 in order, ahead of need, whatever the number of workers."""
     return torch.utils.data.DataLoader(
         dataset,
         batch_size=None,

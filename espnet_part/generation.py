@@ -71,8 +71,8 @@ def generate(
         num_beams: 1 is greedy search.
 
     Returns:
-        One `Hypothesis` per row. The score is the sum of log probabilities, the end token's included
-        (for beam search divided by the length, as the search ranks them).
+        One `Hypothesis` per row. The score is the sum of log probabilities, the end token's
+        included (for beam search divided by the length, as the search ranks them).
     """
     was_training = llm.training
     llm.eval()

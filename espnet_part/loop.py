@@ -199,7 +199,7 @@ class Loop:
         return {"table": table, "norms": norms, "seconds": seconds}
 
     def _count(self, batches: list[dict], real: list[bool]) -> Tensor:
-        """Over all processes: target tokens, rows with audio, batches that update the LLM, seconds."""
+        """Over all processes: target tokens, clips, batches that update the LLM, seconds."""
         counts = torch.zeros(4, dtype=torch.float64, device=self.processes.device)
         for batch, counted in zip(batches, real, strict=True):
             if counted:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor, nn
 
@@ -16,8 +15,9 @@ from espnet_part.attention import packed_inputs
 from espnet_part.augment import SpecAugment
 from espnet_part.checkpoint import load_model_state, model_state, weights_id
 from espnet_part.generation import Hypothesis, generate
-from espnet_part.prompt import LANGUAGES, TASKS, Prompter, RenderedPrompt
-from espnet_part.splice import flatten, packed_layout, pad_left, splice
+from espnet_part.loss import target_loss
+from espnet_part.prompt import TASKS, Prompter, RenderedPrompt
+from espnet_part.splice import flatten, packed_layout, pad_left, pad_waves, splice
 from espnet_part.trainable import apply_policy, select_names, set_modes
 
 
@@ -127,8 +127,8 @@ class PARTModel(AbsESPnetModel):
         """Cross-entropy of targets and end tokens over a packed batch (Eq. 1).
 
         Args:
-            batch: From `collate`: speech (A, T), speech_lengths (A,), speech_row (A,), token_ids (N,),
-                token_lengths (B,), speech_place (B,), is_target (N,), task (B,), tgt (B,),
+            batch: From `collate`: speech (A, T), speech_lengths (A,), speech_row (A,),
+                token_ids (N,), token_lengths (B,), speech_place (B,), is_target (N,), task (B,), tgt (B,),
                 augment_seed (A,); a clip with speech_row -1 is the dummy of a batch without audio.
 
         Returns:
@@ -153,21 +153,11 @@ class PARTModel(AbsESPnetModel):
             logits_to_keep=predict_K,
         ).logits[0]
         label_K = batch["token_ids"][target_N]
-        loss_K = F.cross_entropy(logits_KV.float(), label_K, reduction="none")
-        task_K, tgt_K = batch["task"][row_K], batch["tgt"][row_K]
-        weights = torch.tensor([self.task_weights[t] for t in TASKS], device=loss_K.device)
-        loss = (loss_K * weights[task_K]).sum() / len(loss_K)
-        with torch.no_grad():
-            right_K = logits_KV.argmax(-1) == label_K
-            table = loss_K.new_zeros(len(TASKS) * len(LANGUAGES), 3, dtype=torch.float64)
-            columns = torch.stack([loss_K, right_K.float(), torch.ones_like(loss_K)], 1)
-            table.index_add_(0, task_K * len(LANGUAGES) + tgt_K, columns.double())
-            stats = {
-                "loss": loss.detach(),
-                "acc": right_K.float().mean(),
-                "table": table.view(len(TASKS), len(LANGUAGES), 3),
-            }
-        return loss, stats, torch.tensor(len(loss_K), device=loss.device)
+        weights = [self.task_weights[task] for task in TASKS]
+        loss, stats = target_loss(
+            logits_KV, label_K, batch["task"][row_K], batch["tgt"][row_K], weights
+        )
+        return loss, stats, torch.tensor(len(label_K), device=loss.device)
 
     def _speech(self, batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Speech embeddings of all rows, their lengths per row, and the dummy's zero."""
@@ -278,12 +268,3 @@ class PARTModel(AbsESPnetModel):
     def load_trimmed_state(self, payload: dict, where: str) -> list[dict]:
         """Loads it; returns the coverage report."""
         return load_model_state(self, payload, where)
-
-
-def pad_waves(waves: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Waveforms to (A, T) float32 with zeros behind, and lengths (A,)."""
-    lengths = torch.tensor([len(wave) for wave in waves])
-    padded = torch.zeros(len(waves), int(lengths.max()))
-    for i, wave in enumerate(waves):
-        padded[i, : len(wave)] = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
-    return padded, lengths

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -113,6 +114,15 @@ def pad_left(packed_MD: Tensor, row_lengths: list[int]) -> tuple[Tensor, Tensor]
         embeds_BLD[i, longest - len(row_LD) :] = row_LD
         mask_BL[i, longest - len(row_LD) :] = 1
     return embeds_BLD, mask_BL
+
+
+def pad_waves(waves: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Waveforms to (A, T) float32 with zeros behind, and lengths (A,)."""
+    lengths = torch.tensor([len(wave) for wave in waves])
+    padded = torch.zeros(len(waves), int(lengths.max()))
+    for i, wave in enumerate(waves):
+        padded[i, : len(wave)] = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
+    return padded, lengths
 
 
 def _within(row_N: Tensor, counts_B: Tensor) -> Tensor:

@@ -22,16 +22,14 @@ from espnet2.utils import config_argparse
 from espnet2.utils.build_dataclass import build_dataclass
 from espnet2.utils.types import int_or_none, str2bool, str_or_none
 
-from espnet_part.adapter import build_adapter
-from espnet_part.augment import SpecAugment
+from espnet_part.build import build_model
 from espnet_part.checkpoint import read_checkpoint
-from espnet_part.config import Config, from_dict, to_dict
-from espnet_part.encoder import build_encoder
-from espnet_part.llm import build_llm, build_tokenizer
+from espnet_part.config import Config
 from espnet_part.loop import Stopped
-from espnet_part.model import PARTModel, pad_waves
+from espnet_part.model import PARTModel
 from espnet_part.parallel import Processes
-from espnet_part.prompt import Prompter
+from espnet_part.schema import from_dict, to_dict
+from espnet_part.splice import pad_waves
 from espnet_part.trainer import PARTTrainer
 
 CONFIG_KEYS = [item.name for item in dataclasses.fields(Config)]
@@ -111,7 +109,7 @@ class PARTTask(AbsTask):
             if item.default_factory is not dataclasses.MISSING:
                 default = item.default_factory()
             text = comments.get(item.name, "")
-            # A string option is taken as it stands: phase 1 is "1". (Types are strings: see imports.)
+            # A string option is taken as it stands: phase 1 is "1".
             plain = item.type in ("str", "str | None")
             group.add_argument(
                 f"--{item.name}",
@@ -257,52 +255,6 @@ class PARTTask(AbsTask):
     def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
         """No more than the required ones."""
         return ()
-
-
-def build_model(config: Config) -> PARTModel:
-    """Builds encoder, adapter and LLM from a config and composes them.
-
-    Raises:
-        ValueError: Anything missing or contradictory, with its key.
-    """
-    parts = config.model
-    encoder = build_encoder(**dataclasses.asdict(parts.encoder))
-    lora = dataclasses.asdict(parts.llm.lora) if parts.llm.lora else None
-    llm = build_llm(
-        parts.llm.source,
-        parts.llm.revision,
-        parts.llm.config,
-        parts.llm.dtype,
-        lora,
-        parts.llm.gradient_checkpointing,
-    )
-    tokenizer_source = parts.llm.tokenizer or parts.llm.source
-    if tokenizer_source is None:
-        raise ValueError("model.llm.tokenizer is missing: random weights come without a tokenizer")
-    revision = parts.llm.revision if tokenizer_source == parts.llm.source else None
-    tokenizer = build_tokenizer(tokenizer_source, revision)
-    vocabulary = llm.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > vocabulary:
-        raise ValueError(
-            f"the tokenizer {tokenizer_source} has {len(tokenizer)} tokens, the LLM embeds "
-            f"{vocabulary}: they do not belong together"
-        )
-    adapter_values = dataclasses.asdict(parts.adapter)
-    adapter = build_adapter(
-        input_size=encoder.output_size, output_size=llm.config.hidden_size, **adapter_values
-    )
-    model = PARTModel(
-        encoder,
-        adapter,
-        llm,
-        Prompter(tokenizer, config.prompts),
-        {"encoder": parts.encoder.source, "adapter": None, "llm": parts.llm.source},
-        lora,
-        {key: value for key, value in adapter_values.items() if key != "dropout"},
-    )
-    if config.spec_augment is not None:
-        model.spec_augment = SpecAugment(**dataclasses.asdict(config.spec_augment))
-    return model
 
 
 def _yaml_value(text: str):

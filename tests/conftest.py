@@ -33,7 +33,7 @@ def prompts(conf_dir) -> dict:
 
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory):
-    """``parts(name)``: folder of a tiny part, made once: an encoder's kind, `byte`, `sentencepiece`."""
+    """``parts(name)``: folder of a tiny part (an encoder's kind, `byte`, `sentencepiece`)."""
     made: dict[str, str] = {}
     root = tmp_path_factory.mktemp("parts")
 
@@ -82,8 +82,9 @@ def config_values(parts, prompts):
 @pytest.fixture(scope="session")
 def make_model(config_values):
     """``make_model(**changes)``: a tiny PARTModel, seeded."""
-    from espnet_part.config import Config, from_dict
-    from espnet_part.task import build_model
+    from espnet_part.build import build_model
+    from espnet_part.config import Config
+    from espnet_part.schema import from_dict
 
     def make(seed: int = 0, **changes):
         torch.manual_seed(seed)

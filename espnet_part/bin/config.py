@@ -8,8 +8,8 @@ python -m espnet_part.bin.config merge --conf_dir conf --model digits --curricul
 import argparse
 import sys
 
-from espnet_part.config import load_yaml
 from espnet_part.curriculum import INIT_FILES, load_curriculum, merge, write_config
+from espnet_part.schema import load_yaml
 
 
 def get_parser() -> argparse.ArgumentParser:
