@@ -4,8 +4,8 @@
                        init: latest                        # or best: the checkpoint handed on
                        overrides: {"3": {llm_tasks: [st, mt]}}
 
-Later wins: conf/phase/<N>.yaml, the model YAML's `phases`, the curriculum's `overrides`, the command
-line.
+Later wins: conf/phase/<N>.yaml, the model YAML's `phases`, the curriculum's `overrides`, the
+command line.
 """
 
 from __future__ import annotations

@@ -128,8 +128,8 @@ class PARTModel(AbsESPnetModel):
 
         Args:
             batch: From `collate`: speech (A, T), speech_lengths (A,), speech_row (A,),
-                token_ids (N,), token_lengths (B,), speech_place (B,), is_target (N,), task (B,), tgt (B,),
-                augment_seed (A,); a clip with speech_row -1 is the dummy of a batch without audio.
+                token_ids (N,), token_lengths (B,), speech_place (B,), is_target (N,), task (B,),
+                tgt (B,), augment_seed (A,); a clip with speech_row -1 is the dummy of a batch without audio.
 
         Returns:
             loss: Sum of weighted cross-entropies / number of target tokens.
