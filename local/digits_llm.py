@@ -1,0 +1,297 @@
+"""The tiny LLM of the digits corpus: tokenizer, and training on text alone.
+
+It learns to copy and to translate digit strings (of 3 to 6 digits, as the corpus has them) in the
+very prompts that PART uses. Where a prompt has a place for speech it gets *stretched text*: the
+source's embeddings, each once or several times, with blanks between them and noise over all, since
+an adapter's output looks like that. An LLM that knows neither blanks nor repeats costs the adapter
+hundreds of updates.
+
+Shapes: B = rows, L = tokens, D = width of the LLM.
+"""
+
+import math
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from digits_strings import random_strings
+from digits_text import SOURCE, TARGETS, WORDS, say
+
+from espnet_part.prompt import LANGUAGES, Prompter
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+
+
+@dataclass(frozen=True)
+class LLMRecipe:
+    """Size and training of the LLM."""
+
+    layers: int = 3
+    width: int = 160
+    heads: int = 4
+    kv_heads: int = 2
+    ffn: int = 384
+    vocabulary: int = 800
+    steps: int = 700
+    clean: float = 0.35  # until then (share of the steps) nothing is stretched,
+    full: float = 0.7  # from then on all of it as far as speech is
+    batch: int = 48
+    lr: float = 3e-3
+    warmup: int = 50
+    seed: int = 0
+
+
+def make_tokenizer(templates: dict, vocabulary: int):
+    """Train a byte-level BPE tokenizer with a chat template on the words of the corpus.
+
+    Digit words stand alone in the training text, so that no token ever spans two of them; any
+    other text falls apart into pieces and bytes.
+
+    Args:
+        templates: conf/prompts.yaml.
+        vocabulary: most tokens, special tokens included.
+
+    Returns:
+        A transformers tokenizer.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    text = [f"{space}{word}" for words in WORDS.values() for word in words for space in ("", " ")]
+    for forms in templates.values():
+        for form in forms.values():
+            text += [
+                form.format(src=a, tgt=b) for a in LANGUAGES.values() for b in LANGUAGES.values()
+            ]
+    text += ["user\n", "assistant\n"] * 10
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(text, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def build_llm(recipe: LLMRecipe, tokenizer):
+    """Make the untrained LLM.
+
+    Args:
+        recipe: sizes.
+        tokenizer: gives vocabulary and special tokens.
+
+    Returns:
+        A Qwen2ForCausalLM with tied embeddings.
+    """
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.width,
+        intermediate_size=recipe.ffn,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.kv_heads,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        initializer_range=0.06,  # 0.02 leaves so narrow a model on a plateau for hundreds of steps
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return Qwen2ForCausalLM(config)
+
+
+def stretch(length: int, rng: random.Random, most: float) -> list[int]:
+    """Draw how a source of `length` tokens is stretched.
+
+    Args:
+        length: tokens of the source.
+        rng: random numbers.
+        most: 0 leaves the source as it is, 1 stretches it as speech at 16.67 frames a second is.
+
+    Returns:
+        Positions in the source in order, each once to three times; -1 is a blank.
+    """
+    blanks, copies = round(5 * most), round(2 * most)
+    line: list[int] = []
+    for position in range(length):
+        # At least one blank when anything is repeated: else "three" twice over could be two threes.
+        line += [-1] * rng.randint(min(blanks, 1), blanks)
+        line += [position] * (1 + rng.randint(0, copies))
+    return line + [-1] * rng.randint(0, blanks)
+
+
+def make_rows(
+    prompter: Prompter, strings: list[str], rng: random.Random, most: float = 1.0
+) -> list:
+    """Make a row of each digit string: a task, a target language, a stretch, all by chance.
+
+    Args:
+        prompter: renders them.
+        strings: digits.
+        rng: random numbers.
+        most: how far sources are stretched, 0 to 1.
+
+    Returns:
+        (ids, is_blank, is_soft, n_target) per row: input ids with the target at the end, which of
+        them are blanks, which stand in the place of speech, and the target's length.
+    """
+    rows = []
+    for digits in strings:
+        task = rng.choices(("asr", "st", "mt"), (3, 4, 3))[0]
+        tgt = SOURCE if task == "asr" else rng.choice(TARGETS)
+        source = say(digits, SOURCE)
+        lid = rng.choice(("right", "none"))
+        prompt = prompter.prompt(task, SOURCE, tgt, source_text=source, lid=lid)
+        target = prompter.target(say(digits, tgt))
+        soft: list[int] = []
+        if prompt.has_speech:
+            ids = prompter.encode(source)
+            # A tenth stays as it is: clean text in the place of speech anchors the rest.
+            plan = range(len(ids)) if rng.random() < 0.1 else stretch(len(ids), rng, most)
+            soft = [-1 if p < 0 else ids[p] for p in plan]
+        line = [*prompt.before, *soft, *prompt.after, *target]
+        is_soft = [False] * len(prompt.before) + [True] * len(soft)
+        is_soft += [False] * (len(line) - len(is_soft))
+        rows.append(([max(i, 0) for i in line], [i < 0 for i in line], is_soft, len(target)))
+    return rows
+
+
+def collate(rows: list) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pad rows on the right, where a causal LM does not look.
+
+    Args:
+        rows: of `make_rows`.
+
+    Returns:
+        ids_BL, is_blank_BL, is_soft_BL, and labels_BL (-100 but for targets).
+    """
+    longest = max(len(row[0]) for row in rows)
+    ids_BL = torch.zeros(len(rows), longest, dtype=torch.long)
+    blank_BL = torch.zeros(len(rows), longest, dtype=torch.bool)
+    soft_BL = torch.zeros(len(rows), longest, dtype=torch.bool)
+    labels_BL = torch.full((len(rows), longest), -100)
+    for i, (ids, blank, soft, n_target) in enumerate(rows):
+        ids_BL[i, : len(ids)] = torch.tensor(ids)
+        blank_BL[i, : len(ids)] = torch.tensor(blank)
+        soft_BL[i, : len(ids)] = torch.tensor(soft)
+        labels_BL[i, len(ids) - n_target : len(ids)] = torch.tensor(ids[-n_target:])
+    return ids_BL, blank_BL, soft_BL, labels_BL
+
+
+def embed(llm, ids_BL, blank_BL, soft_BL, noise: float, generator) -> torch.Tensor:
+    """Embed rows; blanks are zero, and noise lies over what stands in the place of speech.
+
+    Args:
+        llm: the LLM.
+        ids_BL: token ids.
+        blank_BL: which are blanks.
+        soft_BL: which stand in the place of speech.
+        noise: its size, in standard deviations of the embedding table.
+        generator: draws it.
+
+    Returns:
+        embeds_BLD.
+    """
+    table = llm.get_input_embeddings()
+    embeds_BLD = table(ids_BL) * ~blank_BL[..., None]
+    std = table.weight.detach().std()
+    noise_BLD = torch.randn(embeds_BLD.shape, generator=generator) * noise * std
+    return embeds_BLD + noise_BLD * soft_BL[..., None]
+
+
+@torch.no_grad()
+def exact_match(llm, rows: list) -> float:
+    """Share of rows that greedy decoding would get right.
+
+    It does so exactly if every target token is the likeliest one after the right tokens before it.
+
+    Returns:
+        Per cent.
+    """
+    ids_BL, blank_BL, soft_BL, labels_BL = collate(rows)
+    embeds_BLD = embed(llm, ids_BL, blank_BL, soft_BL, 0.0, None)
+    best_BL = llm(inputs_embeds=embeds_BLD).logits.argmax(-1)[:, :-1]
+    labels_BL = labels_BL[:, 1:]
+    return 100.0 * ((best_BL == labels_BL) | (labels_BL < 0)).all(1).float().mean().item()
+
+
+def train_llm(recipe: LLMRecipe, templates: dict, held_out: set[str], out: Path) -> float:
+    """Train tokenizer and LLM, and save both in Hugging Face's folder form.
+
+    Args:
+        recipe: sizes and schedule.
+        templates: conf/prompts.yaml.
+        held_out: digit strings kept out of training (those of dev and test); scored at the end.
+        out: folder.
+
+    Returns:
+        Exact matches on held-out strings in per cent.
+    """
+    torch.manual_seed(recipe.seed)
+    rng = random.Random(f"{recipe.seed} llm")
+    generator = torch.Generator().manual_seed(recipe.seed)
+    tokenizer = make_tokenizer(templates, recipe.vocabulary)
+    prompter = Prompter(tokenizer, templates)
+    llm = build_llm(recipe, tokenizer)
+    n_parameters = sum(p.numel() for p in llm.parameters())
+    print(f"llm: {n_parameters / 1e6:.2f} M parameters, {len(tokenizer)} tokens")
+    optimizer = torch.optim.AdamW(llm.parameters(), lr=recipe.lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: warmup_cosine(step, recipe.steps, recipe.warmup)
+    )
+    start, cpu = time.monotonic(), time.process_time()
+    llm.train()
+    for step in range(1, recipe.steps + 1):
+        strings = random_strings(recipe.batch, rng, held_out)
+        # Copying as such is learned first; stretched text from the start keeps it on a plateau.
+        done = step / recipe.steps
+        most = min(1.0, max(0.0, (done - recipe.clean) / (recipe.full - recipe.clean)))
+        rows = make_rows(prompter, strings, rng, most)
+        ids_BL, blank_BL, soft_BL, labels_BL = collate(rows)
+        embeds_BLD = embed(llm, ids_BL, blank_BL, soft_BL, 0.3, generator)
+        hidden_BLD = llm.model(inputs_embeds=embeds_BLD).last_hidden_state
+        is_target_BL = labels_BL[:, 1:] >= 0
+        logits = llm.lm_head(hidden_BLD[:, :-1][is_target_BL])  # target positions only
+        loss = torch.nn.functional.cross_entropy(logits, labels_BL[:, 1:][is_target_BL])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(llm.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 50 == 0 or step == recipe.steps:
+            sec = time.monotonic() - start
+            left = sec / step * (recipe.steps - step)
+            print(
+                f"llm: step {step}/{recipe.steps}, loss {loss.item():.3f}, {sec:.0f} s "
+                f"({time.process_time() - cpu:.0f} CPU-s), {left:.0f} s left",
+                flush=True,
+            )
+    llm.eval()
+    score = exact_match(llm, make_rows(prompter, sorted(held_out), rng))
+    print(f"llm: {score:.1f} % of held-out strings exactly right (copied or translated)")
+    llm.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return score
+
+
+def warmup_cosine(step: int, steps: int, warmup: int) -> float:
+    """Factor on the learning rate: linear warm-up, then half a cosine to zero."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))

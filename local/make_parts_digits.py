@@ -1,0 +1,181 @@
+"""The pre-trained parts of the digits corpus (stage 5).
+
+    python local/make_parts_digits.py --data data/digits --out exp/digits_parts
+
+    OUT/encoder     SAN-M encoder, trained with CTC on training strings
+    OUT/ctc         its CTC head and units: for the encoder's own error, not used by PART
+    OUT/ctc.json    that error on dev and test, rows as in results.json
+    OUT/llm         Qwen2 and its tokenizer, trained on text alone
+    OUT/*.made.json what each was made with; a part whose settings are the same is kept
+
+Both parts train at once, one process and one thread each, so that the result does not depend on the
+number of cores.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import torch
+import yaml
+from digits_encoder import EncoderRecipe, asr_rows, ctc_greedy, ctc_train
+from digits_llm import LLMRecipe, train_llm
+from digits_text import unsay
+
+from espnet_part.results import System, make_rows
+from espnet_part.scoring import Pair, score
+
+PROMPTS = Path(__file__).resolve().parent.parent / "conf" / "prompts.yaml"
+DEV, TEST = "dev", "digits_test_asr_en"
+
+
+def settings_of(recipe, inputs: list[Path]) -> dict:
+    """What a part is made with: the recipe, and a digest of the files that it reads."""
+    digest = hashlib.sha256()
+    for path in inputs:
+        digest.update(path.read_bytes())
+    return dataclasses.asdict(recipe) | {"inputs": digest.hexdigest()}
+
+
+def is_made(folder: Path, settings: dict) -> bool:
+    """Whether a part was made with these settings."""
+    made = folder.with_name(f"{folder.name}.made.json")
+    return folder.is_dir() and made.exists() and json.loads(made.read_text()) == settings
+
+
+def finish(half: Path, folder: Path, settings: dict) -> None:
+    """Put a part in its place, and say what it was made with."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(half, folder)
+    made = folder.with_name(f"{folder.name}.made.json")
+    made.write_text(json.dumps(settings, indent=1) + "\n")
+
+
+def make_encoder(data: Path, out: Path, recipe: EncoderRecipe, settings: dict) -> None:
+    """Train the encoder, measure its own error, save it all."""
+    torch.set_num_threads(1)
+    encoder, head, units = ctc_train(recipe, asr_rows(data / "train"))
+    half = out / "encoder.half"
+    shutil.rmtree(half, ignore_errors=True)
+    (out / "ctc").mkdir(exist_ok=True)
+    torch.save(head.state_dict(), out / "ctc" / "head.pth")
+    (out / "ctc" / "units.txt").write_text("\n".join(units) + "\n", encoding="utf-8")
+    results = []
+    for name in (DEV, TEST):
+        rows = asr_rows(data / name)
+        hyps = ctc_greedy(encoder, head, units, rows)
+        pairs = [
+            Pair(row.utt_id, row.target, hyp, row.speaker)
+            for row, hyp in zip(rows, hyps, strict=True)
+        ]
+        system = System("encoder_ctc", "-", "ctc_greedy", recipe.seed, str(out / "encoder"))
+        test_set = name if name.startswith("digits") else f"digits_{name}"
+        found = make_rows(score(pairs, "asr", "en", "en"), system, test_set, "asr", "en", "en")
+        results += found
+        wer = next(row for row in found if row["metric"] == "wer")
+        words = wer["wer_basic"]
+        print(
+            f"encoder: CTC on {test_set}: WER {words['value']:.2f} % of {words['n_ref_tokens']} "
+            f"digits, {wer['value']:.2f} % with each string as one number",
+            flush=True,
+        )
+    (out / "ctc.json").write_text(json.dumps({"results": results}, indent=1) + "\n")
+    encoder.save_pretrained(half)
+    finish(half, out / "encoder", settings)
+
+
+def make_llm(data: Path, out: Path, recipe: LLMRecipe, settings: dict) -> None:
+    """Train the LLM and save it."""
+    torch.set_num_threads(1)
+    held_out = {unsay(row.target) for name in (DEV, TEST) for row in asr_rows(data / name)}
+    half = out / "llm.half"
+    shutil.rmtree(half, ignore_errors=True)
+    train_llm(recipe, yaml.safe_load(PROMPTS.read_text(encoding="utf-8")), held_out, half)
+    finish(half, out / "llm", settings)
+
+
+def make_parts(data: Path, out: Path, encoder: EncoderRecipe, llm: LLMRecipe) -> None:
+    """Make both parts, at the same time where there are two cores.
+
+    Args:
+        data: what prepare_digits.py made.
+        out: result.
+        encoder: recipe of the encoder.
+        llm: recipe of the LLM.
+
+    Raises:
+        ValueError: no data, or a part failed.
+    """
+    for name in ("train", DEV, TEST):
+        if not (data / name / "text").exists():
+            raise ValueError(
+                f"{data / name} is no data folder; stage 1 makes it: "
+                f"python local/prepare_digits.py FSDD {data}"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    texts = [data / name / "text" for name in ("train", DEV, TEST)]
+    jobs = []
+    for name, make, recipe, inputs in (
+        ("encoder", make_encoder, encoder, [texts[0]]),
+        ("llm", make_llm, llm, [*texts[1:], PROMPTS]),
+    ):
+        settings = settings_of(recipe, inputs)
+        if is_made(out / name, settings):
+            print(f"{name}: {out / name} is made")
+            continue
+        print(f"{name}: {dataclasses.asdict(recipe)}", flush=True)
+        jobs.append((name, make, (data, out, recipe, settings)))
+    start = time.monotonic()
+    context = multiprocessing.get_context("spawn")
+    processes = [(name, context.Process(target=make, args=args)) for name, make, args in jobs]
+    for _, process in processes:
+        process.start()
+        if (os.cpu_count() or 1) == 1:
+            process.join()
+    for _, process in processes:
+        process.join()
+    failed = [name for name, process in processes if process.exitcode != 0]
+    if failed:
+        raise ValueError(f"{' and '.join(failed)} could not be made: see the messages above.")
+    print(f"{out}: encoder and llm, {time.monotonic() - start:.0f} s")
+
+
+def add_options(parser: argparse.ArgumentParser, prefix: str, recipe) -> None:
+    """Make an option of every field of a recipe: --encoder_steps, --llm_lr ..."""
+    for field in dataclasses.fields(recipe):
+        parser.add_argument(
+            f"--{prefix}_{field.name}", type=type(field.default), default=field.default,
+            help=f"default: {field.default}", metavar=type(field.default).__name__.upper(),
+        )  # fmt: skip
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="what prepare_digits.py made")
+    parser.add_argument("--out", type=Path, required=True, help="result")
+    recipes = {"encoder": EncoderRecipe, "llm": LLMRecipe}
+    for prefix, recipe in recipes.items():
+        add_options(parser, prefix, recipe)
+    args = vars(parser.parse_args())
+    encoder, llm = (
+        recipe(**{f.name: args[f"{prefix}_{f.name}"] for f in dataclasses.fields(recipe)})
+        for prefix, recipe in recipes.items()
+    )
+    try:
+        make_parts(args["data"], args["out"], encoder, llm)
+    except ValueError as error:
+        sys.exit(f"{parser.prog}: error: {error}")
+
+
+if __name__ == "__main__":
+    main()
