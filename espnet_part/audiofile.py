@@ -21,6 +21,7 @@ MP3_SHORTAGE_SEC = 0.1
 # Headers written to a pipe declare "unknown", some value near 2^31 or 2^32: not a truncated file.
 _STREAMING_BYTES = 0x7FFFF000
 _MP3_FRAME = 1152
+_MAX_FRAMES = 1 << 40  # libsndfile says 2^63 - 1 where it does not know
 _CHUNK_SIZE = re.compile(r"(?m)^ ?(?:data|SSND) : (\d+) \(should be (\d+)\)")
 _FORMAT_HINT = "decode it once with `python -m espnet_part.bin.prepare format` (stage 3)"
 
@@ -106,10 +107,19 @@ def read_header(path: str | Path) -> AudioHeader:
 
     Raises:
         AudioError: The file is missing, empty, unreadable, without samples, truncated as far as a
-            header can tell (wav, aiff, sph, ogg, opus), or the path is a pipe or an archive offset.
+            header can tell (wav, aiff, sph, flac, ogg, mp3), or a pipe or an archive offset.
     """
     with open_audio(path) as file:
-        return check_header(file, str(path))
+        header = check_header(file, str(path))
+        if header.format == "FLAC":
+            # The header knows nothing of a missing end; seeking to it costs less than 1 ms.
+            try:
+                file.seek(header.frames - 1)
+            except soundfile.SoundFileError:
+                raise truncated_error(
+                    header.path, "no last sample", f"{header.frames} samples by its header"
+                ) from None
+    return header
 
 
 def is_pipe(path: str) -> bool:
@@ -197,6 +207,12 @@ def check_header(file: soundfile.SoundFile, name: str) -> AudioHeader:
             f"{name}: found a header but no samples, expected audio; fetch it again or remove the "
             "row",
             "no samples",
+        )
+    if frames > _MAX_FRAMES:
+        raise AudioError(
+            f"{name}: its header does not tell its length (it was written to a pipe), expected one "
+            "that does; write it again (ffmpeg -i in.flac out.flac)",
+            "unknown length",
         )
     return AudioHeader(name, file.samplerate, frames, file.format)
 

@@ -142,7 +142,8 @@ def _token_counts(texts: list[str], tokenizer) -> np.ndarray:
     unique = [text for text in dict.fromkeys(texts) if text]
     counts = {"": 0}
     if unique:
-        ids = tokenizer(unique, add_special_tokens=False).input_ids
+        # As the prompter does: "</s>" in a transcript is text.
+        ids = tokenizer(unique, add_special_tokens=False, split_special_tokens=True).input_ids
         counts.update(zip(unique, map(len, ids), strict=True))
     return np.array([counts[text] for text in texts], np.uint32)
 

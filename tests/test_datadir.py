@@ -236,7 +236,7 @@ def test_memory_does_not_grow_with_rows(tmp_path):
         return found
 
     peak(10)
-    assert peak(6000) < peak(1500) + 300_000
+    assert peak(4000) < peak(1000) + 300_000
 
 
 def test_names_are_public():

@@ -93,6 +93,14 @@ def test_text_rows_and_empty_text(tmp_path, tokenizer):
     assert manifest.row(0) == rows[0]
 
 
+def test_special_tokens_in_text_are_text(tmp_path):
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens({"eos_token": "</s>"})
+    write_datadir(tmp_path / "data", [Row("a", "mt", "en", "de", "a</s>", source="b")])
+    write_manifest(tmp_path / "data", tmp_path / "m", tokenizer)
+    assert Manifest.open(tmp_path / "m").index["n_target"].tolist() == [5]
+
+
 def test_many_blocks_are_one_file(tmp_path, tokenizer, monkeypatch):
     rows = [Row(f"m{i:03d}", "mt", "en", "de", "x" * i, source="y") for i in range(100)]
     write_datadir(tmp_path / "data", rows)

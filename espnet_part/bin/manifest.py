@@ -29,6 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tokenizer", required=True, help="LLM folder or hub id whose tokenizer counts the tokens"
     )
+    parser.add_argument("--revision", help="revision of the hub id")
     parser.add_argument(
         "--nj", type=int, default=4, help="threads reading audio headers (%(default)s)"
     )
@@ -71,7 +72,8 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"--nj: found {args.nj}, expected 1 or more")
         from espnet_part.manifest_writer import write_manifest
 
-        meta = write_manifest(args.data_dir, args.out, _tokenizer(args.tokenizer), args.nj)
+        tokenizer = _tokenizer(args.tokenizer, args.revision)
+        meta = write_manifest(args.data_dir, args.out, tokenizer, args.nj)
     except ValueError as err:
         print(f"error: {err}", file=sys.stderr)
         return 1
@@ -80,16 +82,17 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _tokenizer(source: str):
+def _tokenizer(source: str, revision: str | None):
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(source)
+        # Stage 5 fetches; here the network is not asked.
+        return AutoTokenizer.from_pretrained(source, revision=revision, local_files_only=True)
     except (OSError, ValueError) as err:
         reason = str(err).strip().splitlines()[0]
         raise ValueError(
             f"--tokenizer {source}: cannot load a tokenizer ({reason}); expected a folder made by "
-            "stage 5 or a hub id that stage 5 has fetched"
+            "stage 5, or a hub id (with --revision, if the model YAML has one) that it has fetched"
         ) from None
 
 
