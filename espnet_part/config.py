@@ -105,7 +105,7 @@ class Config:
     source_dropout: float = 0.2  # share of prompts that do not name the source language
     speed_perturb: list[float] | None = None  # factors, one drawn per row and step
     spec_augment: SpecAugmentConfig | None = None
-    compute_dtype: str = "auto"  # float32 | bfloat16 | auto: bfloat16 on a GPU, else float32
+    compute_dtype: str = "auto"  # float32 | bfloat16 | auto: bfloat16 on a GPU or where a part is
     seed: int = 0
     valid_interval: int = 500  # steps
     save_interval: int = 500  # steps
@@ -160,6 +160,11 @@ def check_config(config: Config) -> None:
             raise ValueError(
                 f"{key}: found {getattr(config, key)!r}, expected {' | '.join(allowed)}"
             )
+    narrow = [p for p in ("encoder", "llm") if getattr(config.model, p).dtype == "bfloat16"]
+    if config.compute_dtype == "float32" and narrow:
+        raise ValueError(
+            f"compute_dtype: float32, but model.{narrow[0]}.dtype is bfloat16; set both to float32"
+        )
     positive = (
         "max_steps",
         "batch_cost",

@@ -218,9 +218,11 @@ class Loop:
                 parameter.grad = None
 
     def _autocast(self):
-        compute = self.config.compute_dtype
-        on_gpu = self.processes.device.type == "cuda"
-        wanted = compute == "bfloat16" or (compute == "auto" and on_gpu)
+        wanted = self.config.compute_dtype == "bfloat16"
+        if self.config.compute_dtype == "auto":
+            # A frozen bf16 part and an fp32 one meet in autocast only.
+            narrow = any(p.dtype == torch.bfloat16 for p in self.model.parameters())
+            wanted = narrow or self.processes.device.type == "cuda"
         return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=wanted)
 
     def _bad_step(self) -> None:

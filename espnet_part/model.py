@@ -116,6 +116,11 @@ class PARTModel(AbsESPnetModel):
 
             self._gated = gate_modules(self.llm, gate_of)
 
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        """One dtype for all weights, for decoding; buffers (mel filters, statistics) keep theirs."""
+        for parameter in self.parameters():
+            parameter.data = parameter.data.to(dtype)
+
     def train(self, mode: bool = True):
         """Train mode for what trains; what is frozen stays in eval mode."""
         set_modes(self, mode)
