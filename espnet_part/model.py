@@ -117,7 +117,7 @@ class PARTModel(AbsESPnetModel):
             self._gated = gate_modules(self.llm, gate_of)
 
     def set_dtype(self, dtype: torch.dtype) -> None:
-        """One dtype for all weights, for decoding; buffers (mel filters, statistics) keep theirs."""
+        """One dtype for all weights, for decoding; buffers (mel filters) keep theirs."""
         for parameter in self.parameters():
             parameter.data = parameter.data.to(dtype)
 
@@ -134,7 +134,8 @@ class PARTModel(AbsESPnetModel):
         Args:
             batch: From `collate`: speech (A, T), speech_lengths (A,), speech_row (A,),
                 token_ids (N,), token_lengths (B,), speech_place (B,), is_target (N,), task (B,),
-                tgt (B,), augment_seed (A,); a clip with speech_row -1 is the dummy of a batch without audio.
+                tgt (B,), augment_seed (A,); a clip with speech_row -1 is the dummy of a batch
+                without audio.
 
         Returns:
             loss: Sum of weighted cross-entropies / number of target tokens.
