@@ -87,12 +87,13 @@ def iter_rows(folder: str | Path, allow_pipes: bool = False) -> Iterator[Row]:
         path, start_sec, end_sec = last[0], None, None
         if recordings is not None:
             recording, start_sec, end_sec = _parse_segment(where, last[0])
-            path = recordings.get(recording)
-            if path is None:
+            found = recordings.get(recording)
+            if found is None:
                 raise ValueError(
                     f"{where}: segments names the recording {recording!r}, which wav.scp does not "
                     "hold; add it there or remove the row"
                 )
+            path = found
         if not path:
             raise ValueError(f"{where}: wav.scp names no file; expected `<id> <path>`")
         if is_pipe(path) and not allow_pipes:
@@ -121,21 +122,27 @@ def _join(folder: Path, names: list[str]) -> Iterator[tuple[str, list[str]]]:
     files = [iter_pairs(_need(folder, name)) for name in names]
     while True:
         pairs = [next(file, None) for file in files]
-        ids = [pair[0] if pair else None for pair in pairs]
-        if ids.count(ids[0]) != len(ids):
+        here = [pair for pair in pairs if pair is not None]
+        if not here:
+            return
+        if len(here) < len(files) or any(pair[0] != here[0][0] for pair in here):
             for file in files:  # a file out of order looks like a missing id: it is told instead
                 for _ in file:
                     pass
-            # The smallest id is the one that the other files lack.
-            at = min((i for i, found in enumerate(ids) if found), key=lambda i: ids[i].encode())
-            lacking = [name for name, found in zip(names, ids, strict=True) if found != ids[at]]
-            raise ValueError(
-                f"{folder}: id {ids[at]!r} is in {names[at]} but not in {' '.join(lacking)}; "
-                "expected the same ids in each of these files; add the line or remove the id"
-            )
-        if ids[0] is None:
-            return
-        yield ids[0], [pair[1] for pair in pairs]
+            raise ValueError(_mismatch(folder, names, pairs))
+        yield here[0][0], [pair[1] for pair in here]
+
+
+def _mismatch(folder: Path, names: list[str], pairs: list[tuple[str, str] | None]) -> str:
+    # The smallest id is the one that the other files lack.
+    utt_id = min((pair[0] for pair in pairs if pair), key=str.encode)
+    holds = [pair is not None and pair[0] == utt_id for pair in pairs]
+    having = " ".join(name for name, has in zip(names, holds, strict=True) if has)
+    lacking = " ".join(name for name, has in zip(names, holds, strict=True) if not has)
+    return (
+        f"{folder}: id {utt_id!r} is in {having} but not in {lacking}; "
+        "expected the same ids in each of these files; add the line or remove the id"
+    )
 
 
 class _Optional:

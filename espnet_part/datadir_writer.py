@@ -80,7 +80,7 @@ def _write_files(
             check_row(where, row.task, row.src, row.tgt, speech)
             line = {"text": normalize_text(row.target), "utt2task": row.task}
             line |= {"utt2lang": row.src, "utt2tgt": row.tgt}
-            if speech:
+            if row.path is not None:
                 has_segments |= row.start_sec is not None or row.end_sec is not None
                 end = -1 if row.end_sec is None else row.end_sec
                 if BREAKS.sub(" ", row.path).strip(" ") != row.path:

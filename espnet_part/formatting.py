@@ -191,4 +191,5 @@ def _written_rows(
 
 
 def _clip(row: Row) -> Clip:
+    assert row.path is not None, "a speech folder has speech rows only"
     return row.path, row.start_sec, row.end_sec
