@@ -68,6 +68,11 @@ class ESPnetEncoder(SpeechEncoder):
         self.hop = self.stride * frontend.hop_length
         self.receptive = (self.field - 1) * frontend.hop_length
         self.receptive += 0 if frontend.center else frontend.n_fft
+        self._tables = [
+            [module, module.pe]
+            for module in model.embed.modules()
+            if isinstance(getattr(module, "pe", None), Tensor)
+        ]
         self._padding = Padding()
         for block in model.encoders:
             if getattr(block, "stochastic_depth_rate", 0.0):
@@ -104,6 +109,7 @@ class ESPnetEncoder(SpeechEncoder):
         valid = valid_mask(lengths_B.to(features_BTF.device), features_BTF.shape[1])[..., None]
         features_BTF = self.normalize(features_BTF, valid).to(self.weight_dtype)
         frame_lengths_B = ((lengths_B - self.field) // self.stride + 1).clamp(min=0)
+        self._restore_positions(features_BTF.device)
         if hasattr(self.model.embed, "conv"):
             hidden, _ = self.model.embed(features_BTF, None)
         else:
@@ -121,6 +127,12 @@ class ESPnetEncoder(SpeechEncoder):
         for norm in self.tail:
             hidden_BTD = norm(hidden_BTD)
         return hidden_BTD, frame_lengths_B
+
+    def _restore_positions(self, device: torch.device) -> None:
+        """ESPnet casts its tables of positions to the type of its input, and bfloat16 stays."""
+        for entry in self._tables:
+            entry[1] = entry[1].to(device)
+            entry[0].pe = entry[1]
 
     def _block(self, layer: nn.Module, hidden, valid_B1T: Tensor):
         # Set for each block and not for each batch: recomputation comes after other batches.

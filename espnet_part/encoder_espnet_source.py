@@ -113,7 +113,7 @@ def _make_frontend(conf: dict, weights: dict[str, Tensor], where: str) -> LogMel
         )
         mel = torch.from_numpy(filters)
     return LogMelFrontend(
-        mel.float(),
+        mel.float().clone(),  # aligned as a computed tensor, so that sums round the same way
         conf["n_fft"],
         conf["win_length"] or conf["n_fft"],
         conf["hop_length"],
@@ -137,8 +137,8 @@ def _make_normalize(
         mean = std = None
     return Normalize(
         kind,
-        None if mean is None else mean.float(),
-        None if std is None else std.float(),
+        None if mean is None else mean.float().clone(),
+        None if std is None else std.float().clone(),
         conf.get("norm_means", True),
         conf.get("norm_vars", kind == "global_mvn"),
     )

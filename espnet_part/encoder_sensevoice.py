@@ -126,7 +126,7 @@ class SenseVoiceEncoder(SpeechEncoder):
 
     def gradient_checkpointing_enable(self) -> None:
         """Recomputes the blocks' activations in the backward pass; acts in training mode."""
-        self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.model.activation_checkpointing_enable()
 
     def fingerprint(self) -> dict:
         """Kind, sizes and the options that change the features."""
@@ -202,12 +202,13 @@ def _load_transformers(
             f"encoder.config.query: only the original SenseVoiceSmall files (model.pt) hold query "
             f"frames to choose from; found a transformers folder in {source}"
         )
-    constants = {}
+    constants: dict[str, Tensor] = {}
     path = find_file(source, FRONTEND_FILE, revision)
     if path is not None:
         from safetensors.torch import load_file
 
-        constants = load_file(path)
+        # Copies are aligned as computed tensors are, so that sums round the same way.
+        constants = {name: value.clone() for name, value in load_file(path).items()}
     frontend = Frontend(constants.get("shift"), constants.get("scale"), constants.get("query"))
     saved = read_json(source, FEATURES_FILE, revision)
     scale = options.get("waveform_scale", saved.get("waveform_scale", 1.0))

@@ -69,7 +69,7 @@ def convert_weights(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], int, i
         if match is None:
             norm = next((norm for norm in norms if name.startswith(norm)), None)
             if norm is not None:
-                converted[norms[norm] + "final_layernorm." + name[len(norm) :]] = value
+                converted[norms[norm] + "final_layernorm." + name[len(norm) :]] = value.clone()
             elif prefixed:
                 raise ValueError(f"SenseVoice weights: unknown name encoder.{name}")
             continue
@@ -77,12 +77,12 @@ def convert_weights(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], int, i
         if match[3].startswith(FUSED):
             kind = match[3][len(FUSED) :]
             for part, rows in zip("qkv", value.chunk(3), strict=True):
-                converted[f"{block}self_attn.{part}_proj.{kind}"] = rows.contiguous()
+                converted[f"{block}self_attn.{part}_proj.{kind}"] = rows.clone()
             continue
         old = next((old for old in NAMES if match[3].startswith(old)), None)
         if old is None:
             raise ValueError(f"SenseVoice weights: unknown name {name}")
-        converted[block + NAMES[old] + match[3][len(old) :]] = value
+        converted[block + NAMES[old] + match[3][len(old) :]] = value.clone()
     return converted, total, counts["tp_encoders"]
 
 

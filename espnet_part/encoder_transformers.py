@@ -163,7 +163,7 @@ class TransformersEncoder(SpeechEncoder):
 
     def gradient_checkpointing_enable(self) -> None:
         """Recomputes the blocks' activations in the backward pass; acts in training mode."""
-        self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.model.activation_checkpointing_enable()
 
     def fingerprint(self) -> dict:
         """Kind, model type, sizes and the feature extractor's class."""
