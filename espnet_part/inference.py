@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from espnet_part.audio import MIN_SECONDS, SAMPLE_RATE, AudioError, load_audio, to_mono_16k
 from espnet_part.decoding import Decoded, DecodeOptions, Request, decode
@@ -23,6 +24,37 @@ from espnet_part.unpack import local_model_files, relocated_config
 Clip = np.ndarray | torch.Tensor | str | os.PathLike
 # ESPnet's result for one clip: (text, tokens, token ids, hypothesis), best first.
 Nbest = list[tuple[str, list[str], list[int], Decoded]]
+
+
+def load_model(
+    config_file: str | Path, model_file: str | Path | None = None, device: str = "cpu"
+) -> nn.Module:
+    """Builds the model of a config and loads a checkpoint, without ESPnet's task machinery.
+
+    That machinery takes as long to import as a small test set takes to decode.
+
+    Args:
+        config_file: The ``config.yaml`` of a phase or a pack.
+        model_file: The checkpoint; None leaves the parts as their sources have them.
+        device: Where to put the model.
+
+    Returns:
+        A `PARTModel` in eval mode, without gradients.
+
+    Raises:
+        ValueError: Files that do not belong together.
+    """
+    from espnet_part.build import build_model
+    from espnet_part.checkpoint import read_checkpoint
+    from espnet_part.config import Config
+    from espnet_part.schema import from_dict
+
+    names = {item.name for item in dataclasses.fields(Config)}
+    values = relocated_config(config_file)
+    model = build_model(from_dict(Config, {k: v for k, v in values.items() if k in names}))
+    if model_file is not None:
+        model.load_trimmed_state(read_checkpoint(Path(model_file)), str(model_file))
+    return model.to(device).requires_grad_(False).eval()
 
 
 class Speech2Text:
@@ -49,16 +81,12 @@ class Speech2Text:
         inference_config: str | Path | None = None,
         options: DecodeOptions | None = None,
     ):
-        # ESPnet's task machinery takes seconds to import: not for whoever has a model at hand.
-        from espnet_part.task import PARTTask
-
         if dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype: found {dtype!r}, expected float32 or bfloat16")
         for path in (part_train_config, part_model_file):
             if path is not None and not Path(path).is_file():
                 raise ValueError(f"{path}: no such file; train the phase first, or name a pack")
-        with relocated_config(part_train_config) as config:
-            model, _ = PARTTask.build_model_from_file(config, part_model_file, device)
+        model = load_model(part_train_config, part_model_file, device)
         if options is None and inference_config is not None:
             options = DecodeOptions.from_yaml(inference_config)
         self._set(model.to(getattr(torch, dtype)), options)

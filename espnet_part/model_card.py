@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from espnet_part.prompt import LANGUAGES
+from espnet_part.unpack import find_sources
 
 # The hub knows languages by ISO 639; ours are among them.
 TAGS = ("espnet", "audio", "automatic-speech-recognition", "speech-translation")
@@ -21,12 +22,10 @@ def languages_of(folder: str | Path) -> list[str]:
     return [code for code in LANGUAGES if code in found]
 
 
-def base_models(config) -> list[str]:
-    """Hub ids that the config names as sources."""
-    from espnet_part.unpack import find_sources
-
+def base_models(config, folder: Path) -> list[str]:
+    """Hub ids that the config of a pack names as sources."""
     sources = [holder[key] for _, key, holder in find_sources(config) if key == "source"]
-    return [source for source in sources if "/" in source]
+    return [source for source in sources if not (folder / source).exists()]
 
 
 def model_card(folder: str | Path, repo: str, license_id: str, languages: list[str]) -> str:
@@ -51,8 +50,8 @@ def model_card(folder: str | Path, repo: str, license_id: str, languages: list[s
     }
     if languages:
         header["language"] = languages
-    if base_models(config):
-        header["base_model"] = base_models(config)
+    if base_models(config, folder):
+        header["base_model"] = base_models(config, folder)
     lang = languages[0] if languages else "en"
     target = next((code for code in languages if code != lang), "en" if lang != "en" else "de")
     named = ", ".join(LANGUAGES[code] for code in languages) or "see the results"

@@ -1,6 +1,5 @@
 """Finds a packed model by zip, folder or hub id, and makes its config usable from anywhere."""
 
-import contextlib
 import hashlib
 import os
 import re
@@ -157,9 +156,8 @@ def files_in(folder: Path) -> dict[str, str]:
     return files
 
 
-@contextlib.contextmanager
-def relocated_config(config_file: str | Path) -> Iterator[str]:
-    """Gives a config whose sources can be found from the working directory.
+def relocated_config(config_file: str | Path) -> dict:
+    """Reads a config so that its sources can be found from the working directory.
 
     In a pack, sources are relative to the config; in a recipe, to the recipe folder. The pack
     itself is left as it is: it may be read-only, or moved again.
@@ -167,33 +165,28 @@ def relocated_config(config_file: str | Path) -> Iterator[str]:
     Args:
         config_file: A ``config.yaml``.
 
-    Yields:
-        The same path, or that of a temporary copy.
+    Returns:
+        Its content.
 
     Raises:
-        ValueError: If a pack lacks a source that its config names.
+        ValueError: If it is no YAML of keys and values, or a pack lacks a source that it names.
     """
     config_file = Path(config_file)
-    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    try:
+        config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{config_file}: not valid YAML: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{config_file}: found {config!r}, expected keys and values")
     root = config_file.absolute().parent
-    changed = False
-    if (root / META_NAME).is_file():
-        for part, key, holder in list(find_sources(config)):
-            value = holder[key]
-            if (root / value).exists():
-                holder[key] = str(root / value)
-                changed = True
-            elif value.split("/")[0] in ("encoder", "llm", "tokenizer"):
-                raise ValueError(
-                    f"{config_file}: {part}.{key} is {value!r}, which the pack lacks; unpack it "
-                    "again"
-                )
-    if not changed:
-        yield str(config_file)
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        copied = Path(scratch) / CONFIG_NAME
-        copied.write_text(
-            yaml.safe_dump(config, allow_unicode=True, sort_keys=False), encoding="utf-8"
-        )
-        yield str(copied)
+    for part, key, holder in list(find_sources(config)):
+        value = holder[key]
+        if not (root / META_NAME).is_file():
+            break
+        if (root / value).exists():
+            holder[key] = str(root / value)
+        elif value.split("/")[0] in ("encoder", "llm", "tokenizer"):
+            raise ValueError(
+                f"{config_file}: {part}.{key} is {value!r}, which the pack lacks; unpack it again"
+            )
+    return config

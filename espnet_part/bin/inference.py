@@ -139,7 +139,6 @@ def main(cmd: list[str] | None = None) -> None:
     logging.basicConfig(
         level=args.log_level,
         format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s",
-        force=True,
     )
     try:
         inference(args)
