@@ -1,6 +1,7 @@
 """Transcribes or translates audio files of any format and length with a packed model."""
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -47,13 +48,18 @@ def load_model(args: argparse.Namespace):
             "one unpacked, or a hub id"
         )
     import torch
+    from transformers.utils.logging import disable_progress_bar
 
     from espnet_part.inference import Speech2Text
+
+    disable_progress_bar()
 
     device = args.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    s2t = Speech2Text.from_pretrained(source, device=device, dtype=args.dtype)
+    # Only the answer goes to standard output, whatever the libraries print while loading.
+    with contextlib.redirect_stdout(sys.stderr):
+        s2t = Speech2Text.from_pretrained(source, device=device, dtype=args.dtype)
     max_sec = args.max_sec or (SRT_MAX_SEC if args.srt else None)
     given = {"max_sec": max_sec, "batch_size": args.batch_size, "beam_size": args.beam_size}
     given = {key: value for key, value in given.items() if value is not None}
