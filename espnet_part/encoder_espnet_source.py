@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from espnet_part.encoder_espnet import KEYS, ESPnetEncoder
 from espnet_part.encoder_espnet_frontend import LogMelFrontend, Normalize
-from espnet_part.encoder_hub import find_file
+from espnet_part.encoder_hub import find_file, load_pickled
 
 ENCODERS = {
     "e_branchformer": ("e_branchformer_encoder", "EBranchformerEncoder"),
@@ -179,7 +179,7 @@ def load_encoder(source: str, revision: str | None) -> ESPnetEncoder:
 
         weights = load_file(weight_file)
     else:
-        weights = torch.load(weight_file, map_location="cpu", weights_only=True)
+        weights = load_pickled(weight_file)
     return make_encoder(config, weights, f"encoder.source {source}")
 
 

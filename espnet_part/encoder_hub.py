@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -97,6 +98,21 @@ def read_config(config_class, source: str, revision: str | None):
         raise ValueError(
             f"encoder.source {source}: found no readable config.json, expected a hub id or a "
             f"folder saved by save_pretrained ({error})"
+        ) from error
+
+
+def load_pickled(path: Path) -> dict:
+    """A ``.pt`` or ``.pth`` file of tensors, without running what else a pickle can hold.
+
+    Raises:
+        ValueError: The file holds other things, or is no such file.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{path}: found a file that does not hold only tensors, and other pickles are never "
+            f"run; save its state dict with torch.save ({str(error).splitlines()[0]})"
         ) from error
 
 

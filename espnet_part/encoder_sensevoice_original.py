@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import FunAsrNanoEncoder, FunAsrNanoEncoderConfig
 
-from espnet_part.encoder_hub import find_file
+from espnet_part.encoder_hub import find_file, load_pickled
 from espnet_part.encoder_sensevoice import Frontend, SenseVoiceEncoder
 
 # Rows of SenseVoiceSmall's `embed.weight`: language "auto", event, emotion, and the text style.
@@ -128,8 +128,7 @@ def load_original(
     mvn = find_file(source, "am.mvn", revision)
     if mvn is None:
         raise ValueError(f"encoder.source {source}: found model.pt but no am.mvn beside it")
-    file = find_file(source, "model.pt", revision)
-    state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    state = load_pickled(find_file(source, "model.pt", revision))
     state = state.get("state_dict", state.get("model", state))
     weights, layers, second = convert_weights(state)
     shift, scale = read_am_mvn(mvn)
