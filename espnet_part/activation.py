@@ -26,11 +26,23 @@ class Gate:
         self.chosen_M: Tensor | None = None
 
     def mask_like(self, x: Tensor) -> Tensor:
-        """(M, 1) mask over the flattened positions of x (..., D), in x's dtype."""
+        """Mask over the flattened positions of x, (rows, 1), in x's dtype.
+
+        x is (1, M, D) or (M, D), or with heads between: (1, M, heads, D / heads).
+
+        Raises:
+            ValueError: The module does not work position by position.
+        """
         assert self.chosen_M is not None
+        positions = len(self.chosen_M)
+        lead = x.shape[1:-1] if x.shape[0] == 1 and x.dim() > 2 else x.shape[:-1]
+        if not lead or lead[0] != positions:
+            raise ValueError(
+                f"llm_tasks: this LLM has a module that sees {tuple(x.shape)} where {positions} "
+                "positions are expected; train it on all tasks (llm_tasks: all)"
+            )
         rows = x.numel() // x.shape[-1]
-        assert len(self.chosen_M) == rows, (len(self.chosen_M), rows)
-        return self.chosen_M.to(x.dtype)[:, None]
+        return self.chosen_M.to(x.dtype).repeat_interleave(rows // positions)[:, None]
 
 
 class _GatedLinear(torch.autograd.Function):
@@ -142,6 +154,11 @@ def _gated_forward(module: nn.Module, gate: Gate, own: list[str]):
     def forward(self, x, *args, **kwargs):
         if gate.chosen_M is None or not torch.is_grad_enabled():
             return plain(x, *args, **kwargs)
+        if args or kwargs:
+            raise ValueError(
+                f"llm_tasks: {type(module).__name__} takes more than one input, so its gradient "
+                "cannot be split by rows; train it on all tasks (llm_tasks: all)"
+            )
         if isinstance(module, nn.Embedding):
             out = plain(x)
             return torch.where(gate.chosen_M.view(*x.shape, 1), out, out.detach())

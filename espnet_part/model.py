@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from espnet_part.activation import Gate, gate_modules, ungate_modules
 from espnet_part.attention import packed_inputs
 from espnet_part.augment import SpecAugment
-from espnet_part.checkpoint import load_model_state, model_state, weights_id
 from espnet_part.generation import Hypothesis, generate
 from espnet_part.loss import target_loss
+from espnet_part.model_state import load_model_state, model_state, weights_id
 from espnet_part.prompt import TASKS, Prompter, RenderedPrompt
 from espnet_part.splice import flatten, packed_layout, pad_left, pad_waves, splice
 from espnet_part.trainable import apply_policy, select_names, set_modes
@@ -52,6 +52,7 @@ class PARTModel(AbsESPnetModel):
         self.spec_augment: SpecAugment | None = None
         self.task_weights = {task: 1.0 for task in TASKS}
         self.trained_ever: set[str] = set()
+        self.own_dtypes = {name: p.dtype for name, p in self.named_parameters()}
         # Random weights exist nowhere else: a checkpoint holds such parts whole.
         self.unsourced = [part for part in ("encoder", "adapter", "llm") if not sources.get(part)]
         self._gates = {"embeddings": Gate(), "body": Gate(), "head": Gate()}
@@ -101,6 +102,7 @@ class PARTModel(AbsESPnetModel):
         """
         names = select_names(self, policy)
         apply_policy(self, names)
+        self.trained_ever |= names
         ungate_modules(self._gated)
         self._gated = []
         self._llm_tasks = list(TASKS) if llm_tasks == "all" else list(llm_tasks)

@@ -21,8 +21,8 @@ def select_names(model: nn.Module, policy: dict) -> set[str]:
 
     Args:
         model: Has attributes encoder, adapter, llm; its encoder has `layers` and `tail`.
-        policy: ``{part: selector}``; a selector is ``none``, ``all``, ``last:N`` (the encoder's last
-            N blocks in order of computation and what follows them), ``lora`` (the LLM's LoRA
+        policy: ``{part: selector}``; a selector is ``none``, ``all``, ``last:N`` (the encoder's
+            last N blocks in order of computation and what follows them), ``lora`` (the LLM's LoRA
             tensors), or a list of globs on the parameter names within the part.
 
     Returns:
@@ -46,6 +46,11 @@ def apply_policy(model: nn.Module, names: set[str]) -> None:
     """Makes exactly `names` trainable, in fp32, and freezes the rest in its own dtype.
 
     A master weight must be fp32: an update of 1e-5 is below bf16's resolution for most weights.
+    What an earlier policy trained stays in fp32 when it is frozen: rounding would undo its updates.
+
+    Args:
+        model: With `own_dtypes`: name -> the dtype that its source was loaded in.
+        names: Full parameter names.
     """
     for name, parameter in model.named_parameters():
         trains = name in names
@@ -53,6 +58,8 @@ def apply_policy(model: nn.Module, names: set[str]) -> None:
         parameter.grad = None
         if trains and parameter.dtype != torch.float32:
             parameter.data = parameter.data.float()
+    for part in PARTS:
+        _narrow_again(model, part, names)
     model.train(model.training)
 
 
@@ -83,6 +90,18 @@ def part_table(model: nn.Module, lr: dict[str, float]) -> list[dict]:
             }
         )
     return rows
+
+
+def _narrow_again(model: nn.Module, part: str, names: set[str]) -> None:
+    """Gives what is frozen in `part` its own dtype back, unless that would change a weight."""
+    wide = [
+        (parameter, model.own_dtypes[f"{part}.{name}"])
+        for name, parameter in getattr(model, part).named_parameters()
+        if f"{part}.{name}" not in names and parameter.dtype != model.own_dtypes[f"{part}.{name}"]
+    ]
+    if all(p.is_meta or torch.equal(p.to(own).to(p.dtype), p) for p, own in wide):
+        for parameter, own in wide:
+            parameter.data = parameter.data.to(own)
 
 
 def _select(part: str, module: nn.Module, selector) -> set[str]:
@@ -151,5 +170,8 @@ def _train_where_trainable(module: nn.Module, parent: bool) -> None:
     parameters = list(module.parameters())
     # A module without parameters (dropout, activation) does as the module it is part of.
     module.training = any(p.requires_grad for p in parameters) if parameters else parent
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        # Batch statistics would make a clip depend on its batch mates and on their padding.
+        module.training = False
     for child in module.children():
         _train_where_trainable(child, module.training)

@@ -186,6 +186,10 @@ def make_encoder(folder, kind: str = "sensevoice", seed: int = 0) -> str:
             config = transformers.Wav2Vec2BertConfig(**sizes)
             transformers.Wav2Vec2BertModel(config).save_pretrained(folder)
             transformers.SeamlessM4TFeatureExtractor().save_pretrained(folder)
+        elif kind == "espnet":
+            from espnet_part.encoder import build_encoder
+
+            build_encoder("espnet", config=sizes).save_pretrained(folder)
         else:
             raise ValueError(f"kind of encoder: found {kind!r}, expected one of {[*ENCODER_SIZES]}")
     return str(folder)
