@@ -37,6 +37,8 @@ class SpeechEncoder(nn.Module):
         output_size: Width D of the frames.
         min_samples: Shorter clips mean nothing; the data side refuses them.
         max_samples: Longest clip that the model takes; None without a limit.
+        stacked_frames: Frames that one feature vector holds side by side; SpecAugment masks a mel
+            bin in all of them.
     """
 
     kind: str
@@ -45,6 +47,7 @@ class SpeechEncoder(nn.Module):
     output_size: int
     min_samples: int = 400
     max_samples: int | None = None
+    stacked_frames: int = 1
 
     @property
     def frame_rate_hz(self) -> float:

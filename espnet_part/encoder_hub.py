@@ -13,13 +13,25 @@ FEATURES_FILE = "preprocessor_config.json"
 
 
 def find_file(source: str, name: str, revision: str | None = None) -> Path | None:
-    """Path of a file of a folder or hub repository; None where it has none of this name."""
+    """Path of a file of a folder or hub repository; None where it has none of this name.
+
+    Raises:
+        ValueError: The source is neither a folder nor a repository that can be reached.
+    """
     if Path(source).is_dir():
         path = Path(source) / name
         return path if path.is_file() else None
     from transformers.utils import cached_file
 
-    path = cached_file(source, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+    try:
+        path = cached_file(
+            source, name, revision=revision, _raise_exceptions_for_missing_entries=False
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"encoder.source {source}: found neither a folder of this name nor a hub repository "
+            f"that can be reached ({str(error).splitlines()[0]})"
+        ) from error
     return None if path is None else Path(path)
 
 

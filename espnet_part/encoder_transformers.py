@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from espnet_part.encoder import SAMPLE_RATE, SpeechEncoder, fix_parameter, valid_mask
+from espnet_part.encoder import SAMPLE_RATE, SpeechEncoder, fix_parameter, match_dtype, valid_mask
 from espnet_part.encoder_hub import quiet
 from espnet_part.encoder_probe import check_padding, find_layers, find_tail, time_axis
 from espnet_part.fbank import FRAME, SHIFT, kaldi_fbank
@@ -51,6 +51,10 @@ class TransformersEncoder(SpeechEncoder):
         self._blocks = [find_layers(model, getattr(model.config, "num_hidden_layers", None))]
         self.hop, self.receptive = time_axis(self._count)
         self.output_size = self._trace()
+        if type(extractor).__name__ == "SeamlessM4TFeatureExtractor":
+            self.stacked_frames = extractor.stride
+        for layer in self.layers:
+            layer.register_forward_pre_hook(_match_input)
 
     @property
     def layers(self) -> list[nn.Module]:
@@ -177,6 +181,13 @@ class TransformersEncoder(SpeechEncoder):
         with quiet():
             self.model.save_pretrained(folder)
         self.extractor.save_pretrained(folder)
+
+
+def _match_input(layer: nn.Module, inputs: tuple) -> tuple:
+    return tuple(
+        match_dtype(value, layer) if place == 0 and isinstance(value, Tensor) else value
+        for place, value in enumerate(inputs)
+    )
 
 
 def _noise(samples: int) -> tuple[Tensor, Tensor]:

@@ -97,6 +97,7 @@ def test_frame_rate(encoder):
     assert encoder.hop == HOP[encoder.kind]
     assert encoder.frame_rate_hz == 16000 / encoder.hop
     assert encoder.min_samples == 400
+    assert encoder.stacked_frames == (2 if encoder.kind == "transformers" else 1)
 
 
 def test_layers_run_in_order_and_the_tail_after_them(encoder, speech):
@@ -208,7 +209,7 @@ def test_bfloat16_weights(kind, encoders, speech):
         assert error < 0.1 * exact[row, :count].abs().mean()
 
 
-@pytest.mark.parametrize("kind", ["sensevoice", "whisper", "espnet"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_trained_float32_blocks_behind_frozen_bfloat16_ones(kind, speech):
     encoder = build_encoder(kind, config=toy_parts.ENCODER_SIZES[kind], dtype="bfloat16").eval()
     for part in [*encoder.layers[-2:], *encoder.tail]:
@@ -294,6 +295,13 @@ def test_errors_name_what_was_found_and_expected(arguments, words):
 def test_an_empty_folder_is_named(kind, tmp_path):
     with pytest.raises(ValueError, match=str(tmp_path)):
         build_encoder(kind, str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("source", ["exp/no/such/folder", "nobody/no-such-model"])
+def test_a_source_that_is_not_there_is_named(kind, source):
+    with pytest.raises(ValueError, match=f"encoder.source {source}"):
+        build_encoder(kind, source)
 
 
 @pytest.mark.parametrize("kind", ["sensevoice", "transformers"])
