@@ -89,7 +89,8 @@ class Speech2Text:
         model = load_model(part_train_config, part_model_file, device)
         if options is None and inference_config is not None:
             options = DecodeOptions.from_yaml(inference_config)
-        self._set(model.to(getattr(torch, dtype)), options)
+        model.set_dtype(getattr(torch, dtype))
+        self._set(model, options)
 
     @classmethod
     def from_model(cls, model, options: DecodeOptions | None = None) -> "Speech2Text":

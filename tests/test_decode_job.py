@@ -171,10 +171,14 @@ def run(monkeypatch):
         made.append(Speech2Text.from_model(FakeModel(), options))
         return made[-1]
 
+    def fake_pack(tag, device, dtype, options):
+        return fake(None, tag, device, dtype, options or DecodeOptions(beam_size=7, maxlencap=70))
+
+    fake.from_pretrained = fake_pack
     monkeypatch.setattr("espnet_part.inference.Speech2Text", fake)
 
-    def call(*arguments):
-        command.main(["--part_train_config", "c", "--part_model_file", "exp/m.pth", *arguments])
+    def call(*arguments, model=("--part_train_config", "c", "--part_model_file", "exp/m.pth")):
+        command.main([*model, *arguments])
         return made[-1]
 
     return call
@@ -198,6 +202,18 @@ def test_several_folders_in_one_process(run, folder, text_folder, tmp_path):
     assert record["options"]["maxlencap"] == 50 and record["n_utts"] == 2
     assert record["failed"] == {"NaN or infinite samples": 1}
     assert "options" in json.loads((tmp_path / "o2/decode.json").read_text())
+
+
+def test_options_of_a_pack(run, folder, tmp_path):
+    """The pack's own hold; the command line goes over single ones; --config replaces all."""
+    (tmp_path / "dec.yaml").write_text("batch_size: 3\n")
+    pack = ("--model_tag", "m.zip")
+    folders = ("--data_dir", str(folder), "--output_dir", str(tmp_path / "o"))
+    s2t = run(*folders, "--maxlencap", "50", model=pack)
+    assert (s2t.options.beam_size, s2t.options.maxlencap) == (7, 50)
+    assert json.loads((tmp_path / "o/decode.json").read_text())["checkpoint"] == "m.zip"
+    s2t = run(*folders, "--config", str(tmp_path / "dec.yaml"), model=pack)
+    assert s2t.options == DecodeOptions(batch_size=3)
 
 
 @pytest.mark.parametrize(

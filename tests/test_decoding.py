@@ -153,6 +153,14 @@ def clips():
     ]
 
 
+def encoder_settings(kind: str) -> dict:
+    """How `make_model` makes this kind: ESPnet's have no folder form, but a config."""
+    if kind != "espnet":
+        return {"encoder": kind}
+    config = {"kind": "espnet", "source": None, "config": ENCODER_SIZES["espnet"]}
+    return {"model": {"encoder": config}}
+
+
 @pytest.mark.parametrize("beam_size", [1, 3])
 @pytest.mark.parametrize(
     ("encoder", "llm"),
@@ -164,11 +172,7 @@ def clips():
     ],
 )
 def test_hypotheses_do_not_depend_on_the_batch(make_model, clips, encoder, llm, beam_size):
-    how = {"encoder": encoder, "llm": llm}
-    if encoder == "espnet":
-        source = {"kind": "espnet", "source": None, "config": ENCODER_SIZES["espnet"]}
-        how = {"llm": llm, "model": {"encoder": source}}
-    model = listening(make_model(**how))
+    model = listening(make_model(**encoder_settings(encoder), llm=llm))
     options = DecodeOptions(maxlenratio=8, maxlenextra=4, beam_size=beam_size)
     requests = [Request("st", "en", "de", wave) for wave in clips]
     # Random LLMs seldom end an answer: a token that about half of the rows say shall be an end.
@@ -189,3 +193,14 @@ def test_hypotheses_do_not_depend_on_the_batch(make_model, clips, encoder, llm, 
     assert len({tuple(answer.token_ids) for answer in alone}) > 2
     if beam_size == 1:
         assert len({answer.cut_off for answer in alone}) == 2
+
+
+@pytest.mark.parametrize("encoder", ["sensevoice", "whisper", "transformers", "espnet"])
+def test_bfloat16(make_model, clips, encoder):
+    model = listening(make_model(**encoder_settings(encoder)))
+    mel = {name: buffer.dtype for name, buffer in model.named_buffers()}
+    model.set_dtype(torch.bfloat16)
+    requests = [Request("asr", "en", "en", wave) for wave in clips[:4]]
+    answers = decode(model, requests, DecodeOptions(maxlenratio=4, maxlenextra=2))
+    assert all(np.isfinite(answer.score) and answer.token_ids for answer in answers)
+    assert {name: buffer.dtype for name, buffer in model.named_buffers()} == mel

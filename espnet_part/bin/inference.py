@@ -29,7 +29,9 @@ OPTION_HELP = {
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line; an option of decoding that is not given comes from --config."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m espnet_part.bin.inference", description=__doc__.split("\n")[0]
+    )
     add = parser.add_argument
     add("--part_train_config", help="config.yaml of the phase")
     add("--part_model_file", help="checkpoint, e.g. latest.pth")
@@ -49,17 +51,20 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_options(args: argparse.Namespace) -> DecodeOptions | None:
-    """Options of --config, overridden by those of the command line; None if neither is given."""
+def read_options(args: argparse.Namespace) -> tuple[DecodeOptions | None, dict]:
+    """Options of --config (None without), and those of the command line, which override them.
+
+    Raises:
+        ValueError: An unknown key, or a value out of range.
+    """
     given = {
         field.name: getattr(args, field.name)
         for field in dataclasses.fields(DecodeOptions)
         if getattr(args, field.name) is not None
     }
-    if args.config is None and not given:
-        return None
-    base = DecodeOptions.from_yaml(args.config) if args.config else DecodeOptions()
-    return dataclasses.replace(base, **given)
+    base = DecodeOptions.from_yaml(args.config) if args.config else None
+    dataclasses.replace(base or DecodeOptions(), **given)
+    return base, given
 
 
 def inference(args: argparse.Namespace) -> None:
@@ -85,7 +90,7 @@ def inference(args: argparse.Namespace) -> None:
         )
     if args.ngpu > 0 and not torch.cuda.is_available():
         raise ValueError(f"--ngpu {args.ngpu}: no GPU here; use --ngpu 0")
-    options = read_options(args)
+    options, given = read_options(args)
     # All folders are read before the model is loaded: mistakes show at once.
     keys = args.key_file or [None] * n_dirs
     rows = [select_rows(folder, key) for folder, key in zip(args.data_dir, keys, strict=True)]
@@ -98,6 +103,8 @@ def inference(args: argparse.Namespace) -> None:
         s2t = Speech2Text.from_pretrained(args.model_tag, **how)
     else:
         s2t = Speech2Text(args.part_train_config, args.part_model_file, **how)
+    # A pack may bring options of its own: what the command line says goes over those too.
+    s2t.set_options(dataclasses.replace(s2t.options, **given))
     for folder, selected, output in zip(args.data_dir, rows, args.output_dir, strict=True):
         outcome = decode_rows(s2t, selected, Path(folder).name, args.lid, args.num_workers)
         write_output(output, outcome)

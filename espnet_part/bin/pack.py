@@ -10,7 +10,7 @@ from espnet_part.pack import pack
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m espnet_part.bin.pack", description=__doc__)
     parser.add_argument("--part_train_config", required=True, help="config.yaml of the phase")
     parser.add_argument("--part_model_file", required=True, help="checkpoint, e.g. latest.pth")
     parser.add_argument("--outpath", required=True, help="the zip to write")

@@ -44,8 +44,8 @@ def load_model(args: argparse.Namespace):
     if not source:
         raise ValueError(
             f"no model given; name a packed one by --model (or ${MODEL_VARIABLE}): a zip made by "
-            "stage 14 of the recipe, e.g. exp/digits/part/phase3/part_latest.zip, a folder with "
-            "one unpacked, or a hub id"
+            "stage 14 of the recipe, e.g. exp/digits/part/phase3/digits_part_latest.zip, a folder "
+            "with one unpacked, or a hub id"
         )
     import torch
     from transformers.utils.logging import disable_progress_bar
@@ -73,6 +73,9 @@ def read_files(files: list[str], s2t) -> tuple[list[str], list]:
 
     names, waveforms = [], []
     for name in files:
+        if not Path(name).exists():
+            print(f"part-transcribe: {name}: no such file", file=sys.stderr)
+            continue
         try:
             waveforms.append(s2t.check_speech(load_audio(name), name))
             names.append(name)

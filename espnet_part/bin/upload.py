@@ -13,7 +13,7 @@ from espnet_part.unpack import files_in, unpack
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m espnet_part.bin.upload", description=__doc__)
     add = parser.add_argument
     add("--pack", required=True, help="the zip of stage 14")
     add("--hf_repo", required=True, help="where to: org/name; made if it is not there")
