@@ -64,7 +64,7 @@ def merge(
 
     Args:
         conf_dir: The recipe's conf folder.
-        model: Name of a file in conf/model.
+        model: Name of a file in conf/model, or a path that ends in .yaml (from `adopt`).
         curriculum: Name of a file in conf/curriculum.
         phase: One of its phases.
         train: Manifests to train on.
@@ -79,11 +79,13 @@ def merge(
     plan = load_curriculum(conf_dir, curriculum)
     if phase not in plan["phases"]:
         raise ValueError(f"curriculum {curriculum} has phases {plan['phases']}, not {phase!r}")
-    model_values = load_yaml(conf_dir / "model" / f"{model}.yaml")
+    model_values = load_yaml(
+        model if model.endswith(".yaml") else conf_dir / "model" / f"{model}.yaml"
+    )
     per_phase = {str(k): v for k, v in (model_values.pop("phases", None) or {}).items()}
     values = load_yaml(conf_dir / "phase" / f"{phase}.yaml")
     values = {"phase": phase, **values, "model": model_values}
-    values["prompts"] = load_yaml(conf_dir / "prompts.yaml")
+    values["prompts"] = model_values.pop("prompts", None) or load_yaml(conf_dir / "prompts.yaml")
     for layer in (
         per_phase.get("all", {}),
         per_phase.get(phase, {}),
@@ -95,6 +97,34 @@ def merge(
     values.update(train=list(train), valid=list(valid), init=init)
     _drop_frozen_rates(values)
     return from_dict(Config, values)
+
+
+def adopt(pretrained: str, base: str | Path, out: str | Path) -> str:
+    """Makes a model YAML out of a packed model, to train on from it.
+
+    The parts and prompts are the pack's; steps and rates per phase are those of `base`.
+
+    Args:
+        pretrained: Zip, folder or hub id of a pack.
+        base: A file of conf/model.
+        out: The YAML to write.
+
+    Returns:
+        The pack's checkpoint.
+
+    Raises:
+        ValueError: No pack there.
+    """
+    # Here, not above: packs are no business of a plain run.
+    from espnet_part.unpack import local_model_files, relocated_config
+
+    files = local_model_files(pretrained)
+    packed = relocated_config(files["part_train_config"])
+    values = {**packed["model"], "prompts": packed["prompts"]}
+    values["phases"] = load_yaml(base).get("phases") or {}
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    Path(out).write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    return files["part_model_file"]
 
 
 def write_config(config: Config, folder: str | Path) -> Path:

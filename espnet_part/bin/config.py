@@ -8,8 +8,7 @@ python -m espnet_part.bin.config merge --conf_dir conf --model digits --curricul
 import argparse
 import sys
 
-from espnet_part.curriculum import INIT_FILES, load_curriculum, merge, write_config
-from espnet_part.schema import load_yaml
+from espnet_part.curriculum import INIT_FILES, adopt, load_curriculum, merge, write_config
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -20,14 +19,15 @@ def get_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     phases = commands.add_parser("phases", help="print the phases of a curriculum, one per line")
     init = commands.add_parser("init", help="print the file that a phase hands to the next one")
-    tasks = commands.add_parser("tokenizer", help="print the tokenizer's source of a model")
-    tasks.add_argument("--conf_dir", default="conf", help="the recipe's conf folder")
-    tasks.add_argument("--model", required=True, help="name of a file in conf/model")
+    take = commands.add_parser("adopt", help="make a model YAML of a pack, print its checkpoint")
+    take.add_argument("--pretrained", required=True, help="zip, folder or hub id of a pack")
+    take.add_argument("--base", required=True, help="conf/model/X.yaml: steps and rates per phase")
+    take.add_argument("--out", required=True, help="YAML to write")
     combine = commands.add_parser("merge", help="write config.yaml of one phase")
     for command in (phases, init, combine):
         command.add_argument("--conf_dir", default="conf", help="the recipe's conf folder")
         command.add_argument("--curriculum", required=True, help="name in conf/curriculum")
-    combine.add_argument("--model", required=True, help="name of a file in conf/model")
+    combine.add_argument("--model", required=True, help="name in conf/model, or a .yaml")
     combine.add_argument("--phase", required=True, help="one of the curriculum's phases")
     combine.add_argument("--folder", required=True, help="where to write config.yaml")
     combine.add_argument("--train", nargs="+", required=True, help="manifests to train on")
@@ -47,9 +47,8 @@ def main(cmd=None) -> None:
             print(*load_curriculum(args.conf_dir, args.curriculum)["phases"], sep="\n")
         elif args.command == "init":
             print(INIT_FILES[load_curriculum(args.conf_dir, args.curriculum)["init"]])
-        elif args.command == "tokenizer":
-            llm = load_yaml(f"{args.conf_dir}/model/{args.model}.yaml").get("llm") or {}
-            print(llm.get("tokenizer") or llm.get("source"))
+        elif args.command == "adopt":
+            print(adopt(args.pretrained, args.base, args.out))
         else:
             config = merge(
                 args.conf_dir,
