@@ -3,13 +3,16 @@
     python local/parts.py list  conf/model/toy.yaml     # part and source, one per line
     python local/parts.py check conf/model/toy.yaml     # is everything on this machine?
     python local/parts.py fetch conf/model/part_2b.yaml # fetch what is named by hub id
-    python local/parts.py settings conf/model/toy.yaml --expdir exp2   # for config merge --set
+    python local/parts.py settings conf/model/toy.yaml --expdir exp2   # for `config merge --set`
 
 A source is a folder, or a hub id such as `openai/whisper-large-v3` (then the Hugging Face cache is
-asked, and with `fetch` the hub). Folders under exp/ are those of --expdir.
+asked, and with `fetch` the hub). Folders under exp/ are those of --expdir. With --pretrained PACK
+the parts, their sizes and sources are those of a packed model: the YAML gives the phases alone.
 """
 
 import argparse
+import json
+import os
 import sys
 from pathlib import Path
 
@@ -20,36 +23,58 @@ import yaml
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.yaml", "*.mvn", "model.pt"]
 
 
-def place(source: str, expdir: str) -> str:
-    """A source of a YAML, with exp/ replaced by the experiments' folder."""
-    return f"{expdir}/{source.removeprefix('exp/')}" if source.startswith("exp/") else source
-
-
-def sources(config_file: Path, expdir: str = "exp") -> dict[str, tuple[str, str | None]]:
-    """Name each pre-trained part of a model YAML.
+def read_model(config_file: Path, expdir: str, pretrained: str | None) -> tuple[dict, str | None]:
+    """Read the model that training starts from.
 
     Args:
         config_file: conf/model/<model>.yaml.
-        expdir: Where experiments go.
+        expdir: Where experiments go; packs are unpacked there, too.
+        pretrained: A pack (zip, folder, hub id), a checkpoint (.pth), or None.
 
     Returns:
-        Part (`encoder`, `llm`, `tokenizer`) to (source, revision or None).
+        Keys `encoder`, `adapter`, `llm`; and the checkpoint to start from, if any.
 
     Raises:
-        ValueError: The YAML is missing.
+        ValueError: A file is missing, or the pack is none.
     """
+    if pretrained and not pretrained.endswith(".pth"):
+        from espnet_part.unpack import local_model_files, relocated_config
+
+        os.environ["ESPNET_PART_CACHE"] = f"{expdir}/pretrained"
+        files = local_model_files(pretrained)
+        model = relocated_config(files["part_train_config"])["model"]
+        here = Path.cwd()
+        for part, key in (("encoder", "source"), ("llm", "source"), ("llm", "tokenizer")):
+            source = model[part].get(key)
+            if source and Path(source).is_absolute() and Path(source).is_relative_to(here):
+                model[part][key] = str(Path(source).relative_to(here))
+        return model, files["part_model_file"]
     if not config_file.is_file():
         raise ValueError(f"{config_file}: no such model YAML; conf/model/ holds those there are")
     model = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    for part in ("encoder", "llm"):
+        for key in ("source", "tokenizer"):
+            source = (model.get(part) or {}).get(key)
+            if source and source.startswith("exp/"):
+                model[part][key] = f"{expdir}/{source.removeprefix('exp/')}"
+    return model, pretrained
+
+
+def sources(model: dict) -> dict[str, tuple[str, str | None]]:
+    """Name each pre-trained part of a model.
+
+    Returns:
+        Part (`encoder`, `llm`, `tokenizer`) to (source, revision or None).
+    """
     found: dict[str, tuple[str, str | None]] = {}
     for part in ("encoder", "llm"):
         section = model.get(part) or {}
         if section.get("source"):
-            found[part] = (place(str(section["source"]), expdir), section.get("revision"))
+            found[part] = (str(section["source"]), section.get("revision"))
     llm = model.get("llm") or {}
     tokenizer = llm.get("tokenizer") or llm.get("source")
     if tokenizer:
-        found["tokenizer"] = (place(str(tokenizer), expdir), llm.get("revision"))
+        found["tokenizer"] = (str(tokenizer), llm.get("revision"))
     return found
 
 
@@ -99,18 +124,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=["list", "check", "fetch", "settings"])
+    commands = ["list", "check", "fetch", "settings", "init"]
+    parser.add_argument("command", choices=commands, help="init: the checkpoint to start from")
     parser.add_argument("model", type=Path, help="conf/model/<model>.yaml")
     parser.add_argument("--expdir", default="exp", help="folder of experiments")
+    parser.add_argument("--pretrained", default="", help="pack or checkpoint to start from")
     args = parser.parse_args()
     try:
-        found = sources(args.model, args.expdir)
+        model, init = read_model(args.model, args.expdir, args.pretrained or None)
         if args.command == "settings":
-            written = sources(args.model)
-            for part, (source, _) in found.items():
-                if part != "tokenizer" and source != written[part][0]:
-                    print(f"model.{part}.source={source}")
+            if init or args.expdir != "exp":
+                for part in ("encoder", "adapter", "llm"):
+                    print(f"model.{part}={json.dumps(model[part])}")
             return
+        if args.command == "init":
+            print(init or "")
+            return
+        found = sources(model)
         if args.command == "list":
             for part, (source, _) in found.items():
                 print(part, source)

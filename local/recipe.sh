@@ -19,7 +19,7 @@ die() {
 command_for() {
     local name text="./run.sh --stage $1 --stop_stage $2"
     for name in corpora model curriculum part_tag part_exp part_stats_dir part_config part_args \
-        dumpdir expdir train_set valid_set test_sets inference_config inference_model; do
+        pretrained_model dumpdir expdir train_set valid_set test_sets inference_config inference_model; do
         [ "${opt[${name}]}" = "${opt_default[${name}]}" ] && continue
         text+=" --${name} $(quote "${opt[${name}]}")"
     done
@@ -45,9 +45,10 @@ is_made() {
     [[ " ${made_corpora} " == *" $1 "* ]]
 }
 
-# parts list|check|fetch|settings: the pre-trained parts of the model (local/parts.py).
+# parts list|check|fetch|settings|init: what the model is made of (local/parts.py).
 parts() {
-    ${python} local/parts.py "$1" "${model_config}" --expdir "${opt[expdir]}"
+    ${python} local/parts.py "$1" "${model_config}" --expdir "${opt[expdir]}" \
+        --pretrained "${opt[pretrained_model]}"
 }
 
 # The data folder of a set: data/<set>, or data/<corpus>/<set> with or without the corpus's name.

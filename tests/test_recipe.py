@@ -265,9 +265,9 @@ def test_settings(recipe):
 def test_parts_follow_expdir(recipe):
     command = [sys.executable, "local/parts.py"]
     result = run(recipe, *command, "settings", "conf/model/toy.yaml", "--expdir", "other")
-    assert result.stdout.splitlines() == [
-        "model.encoder.source=other/toy_parts/encoder", "model.llm.source=other/toy_parts/llm",
-    ]  # fmt: skip
+    values = dict(line.split("=", 1) for line in result.stdout.splitlines())
+    assert json.loads(values["model.encoder"])["source"] == "other/toy_parts/encoder"
+    assert json.loads(values["model.llm"])["source"] == "other/toy_parts/llm"
     assert run(recipe, *command, "settings", "conf/model/toy.yaml").stdout == ""
     result = run(recipe, *command, "check", "conf/model/toy.yaml")
     assert result.returncode == 1
@@ -393,9 +393,17 @@ def test_make_link_refuses_what_is_no_checkout(tmp_path):
 def test_all_stages_on_toy(recipe, tmp_path):
     """Stages 1 to 14 on twenty utterances; what is finished is not done again; the pack works."""
     # Stage 10 on a fresh clone: stages 1 to 9 run first, and it says so.
-    result = run(recipe, "./run.sh", "--corpora", "toy", "--stage", "10", "--stop_stage", "14")
+    toy = ("./run.sh", "--corpora", "toy")
+    result = run(recipe, *toy, "--stage", "10", "--stop_stage", "11")
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
     assert "Stage 10 needs what stage 1 makes: running stages 1 to 9 first" in result.stdout
+    # Two jobs for one phase; for the others one, which starts once only.
+    decode = (*toy, "--stage", "12", "--stop_stage")
+    result = run(recipe, *decode, "12", "--decode_phases", "1", "--inference_nj", "2")
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
+    result = run(recipe, *decode, "14", "--inference_nj", "1")
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
+    assert "Phase 1: toy_test_asr_en is decoded" in result.stdout
     experiment = recipe / "exp/toy"
     tests = [f"toy_test_{name}" for name in ("asr_en", "asr_zh", "st_en_zh", "st_zh_en")]
     for phase in ("1", "2a", "2b", "3"):
@@ -419,15 +427,18 @@ def test_all_stages_on_toy(recipe, tmp_path):
 
     # Again: nothing is trained or decoded a second time.
     times = {path: path.stat().st_mtime_ns for path in experiment.rglob("latest.pth")}
-    result = run(recipe, "./run.sh", "--corpora", "toy", "--stage", "11", "--stop_stage", "12")
+    result = run(recipe, *toy, "--stage", "11", "--stop_stage", "12")
     assert result.returncode == 0, result.stderr
     assert "Phase 3 is finished" in result.stdout
     assert "Phase 3: toy_test_asr_en is decoded" in result.stdout
     assert "started..." not in result.stdout
     assert times == {path: path.stat().st_mtime_ns for path in experiment.rglob("latest.pth")}
 
-    # The pack, elsewhere, without this recipe folder: the same text.
-    pack = experiment / "part/phase3/toy_part_latest.zip"
+    # The pack of a phase that says something, elsewhere, without this recipe folder: the same text.
+    assert (experiment / "part/phase3/toy_part_latest.zip").exists()
+    result = run(recipe, *toy, "--stage", "14", "--stop_stage", "14", "--phase", "1")
+    assert result.returncode == 0, result.stderr
+    pack = experiment / "part/phase1/toy_part_latest.zip"
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(recipe / "data/toy/audio", elsewhere / "audio")
     shutil.copy(pack, elsewhere / "model.zip")
@@ -437,6 +448,7 @@ def test_all_stages_on_toy(recipe, tmp_path):
         "--lang", "en", "--model", "model.zip", PYTHONPATH=str(ROOT),
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    decoded = tmp_path / "moved/exp/toy/part/phase3/decode_greedy_latest/toy_test_asr_en/text"
+    decoded = tmp_path / "moved/exp/toy/part/phase1/decode_greedy_latest/toy_test_asr_en/text"
     expected = dict(line.split(" ", 1) for line in decoded.read_text().splitlines())
+    assert expected["toyen-test-00-asr"].strip()
     assert expected["toyen-test-00-asr"].strip() in result.stdout

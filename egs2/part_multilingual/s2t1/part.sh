@@ -45,7 +45,7 @@ option_list=(
     "part_stats_dir||Folder of the manifests; default: <expdir>/part_stats_<model>"
     "part_config||YAML laid over model and phases, of the same keys as config.yaml"
     "part_args||Single keys laid over all that, e.g. \"max_steps=10 lr.llm=1e-5\""
-    "pretrained_model||Checkpoint (.pth) or pack that the first phase starts from"
+    "pretrained_model||What the first phase starts from: a pack (zip, folder, hub id) or a checkpoint (.pth)"
     "# Decoding and scoring"
     "decode_phases|all|Phases to decode: all, last, or a list, e.g. \"1 3\""
     "inference_config|conf/decode/greedy.yaml|YAML of decoding options"
@@ -179,7 +179,8 @@ fi
 if runs 5; then
     log "Stage 5: Pre-trained parts of ${model_config}"
     corpus=${opt[corpora]%% *}
-    if ! parts check > /dev/null 2>&1; then
+    # Where the model names parts of the corpus's own, they are made; those up to date are kept.
+    if [[ $(parts list) == *" ${parts_dir}/"* ]]; then
         if [ "${corpus}" = toy ]; then
             ${python} local/toy_parts.py --out "${parts_dir}"
         elif [ -f "local/make_parts_${corpus}.py" ]; then
@@ -231,12 +232,14 @@ if runs 11; then
     done
     [ "${#manifests[@]}" -gt 0 ] && [ "${#valid_manifests[@]}" -gt 0 ] ||
         die "training needs a training and a validation set; found --train_set '${train_set}' --valid_set '${valid_set}'; stage 1 makes those of a corpus: $(command_for 1 10)"
-    # What is laid over the YAMLs: the parts' true places, --part_config, --part_args.
-    mapfile -t settings < <(parts settings)
+    # What is laid over the YAMLs: the parts of a pack, --part_config, --part_args.
+    given=$(parts settings)
+    settings=()
+    [ -z "${given}" ] || mapfile -t settings <<< "${given}"
     # shellcheck disable=SC2086 # several keys
     more=$(${python} local/settings.py ${opt[part_config]:+--config "${opt[part_config]}"} -- ${opt[part_args]})
     [ -z "${more}" ] || mapfile -t -O "${#settings[@]}" settings <<< "${more}"
-    init=${opt[pretrained_model]}
+    init=$(parts init)
     for phase in ${phases}; do
         dir=${part_exp}/phase${phase}
         if [ -n "${opt[phase]}" ] && [ "${phase}" != "${opt[phase]}" ]; then
@@ -293,7 +296,10 @@ fi
 if runs 13; then
     log "Stage 13: Score: ${opt[expdir]}/${part_tag}/RESULTS.md"
     need "${part_exp}" 12
-    ${python} -m espnet_part.bin.report --exp "$(dirname "${part_exp}")" --dumpdir "${opt[dumpdir]}"
+    references=() # what a corpus's own parts reach by themselves, such as the encoder's CTC error
+    [ ! -f "${parts_dir}/ctc.json" ] || references=(--reference "${parts_dir}/ctc.json")
+    ${python} -m espnet_part.bin.report --exp "$(dirname "${part_exp}")" \
+        --dumpdir "${opt[dumpdir]}" "${references[@]}"
 fi
 
 
