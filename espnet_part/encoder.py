@@ -80,8 +80,8 @@ class SpeechEncoder(nn.Module):
             long = lengths.long()
             return ((long - self.receptive) // self.hop + 1).clamp(min=1) * (long > 0)
         # Manifests hold unsigned lengths, which would wrap around below zero.
-        long = np.asarray(lengths).astype(np.int64)
-        frames = np.maximum((long - self.receptive) // self.hop + 1, 1) * (long > 0)
+        samples = np.asarray(lengths).astype(np.int64)
+        frames = np.maximum((samples - self.receptive) // self.hop + 1, 1) * (samples > 0)
         return frames if frames.ndim else int(frames)
 
     @torch.no_grad()
@@ -206,6 +206,7 @@ def match_dtype(hidden_BTD: Tensor, layer: nn.Module) -> Tensor:
 def fix_parameter(module: nn.Module, name: str) -> None:
     """Makes a parameter that must never train (a sinusoidal table) a buffer of the same name."""
     value = module._parameters.pop(name)
+    assert value is not None, name
     module.register_buffer(name, value.detach())
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,10 +52,11 @@ class ESPnetEncoder(SpeechEncoder):
     """
 
     kind = "espnet"
+    model: Any
+    frontend: LogMelFrontend
+    normalize: Normalize
 
-    def __init__(
-        self, frontend: LogMelFrontend, normalize: Normalize, model: nn.Module, recipe: dict
-    ):
+    def __init__(self, frontend: LogMelFrontend, normalize: Normalize, model: Any, recipe: dict):
         super().__init__()
         self.frontend, self.normalize, self.model = frontend, normalize, model
         self.recipe = recipe
@@ -177,7 +179,7 @@ class ESPnetEncoder(SpeechEncoder):
         save_file(weights, folder / "model.safetensors")
 
 
-def _convolutions(module: nn.Module | None) -> list[nn.Module]:
+def _convolutions(module: nn.Module | None) -> list[nn.Conv1d | nn.Conv2d]:
     inside = [] if module is None else module.modules()
     return [part for part in inside if isinstance(part, (nn.Conv1d, nn.Conv2d))]
 

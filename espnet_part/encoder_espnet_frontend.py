@@ -24,6 +24,8 @@ class LogMelFrontend(Constants):
         center: Whether frame t is centered at sample t * hop, with clips mirrored at both ends.
     """
 
+    melmat: Tensor
+
     def __init__(
         self,
         mel_KF: Tensor,
@@ -75,6 +77,9 @@ class Normalize(Constants):
         norm_vars: Whether to divide by the standard deviation.
     """
 
+    mean: Tensor | None
+    std: Tensor | None
+
     def __init__(
         self,
         kind: str | None,
@@ -99,6 +104,7 @@ class Normalize(Constants):
             mean = features_BTF.sum(1, keepdim=True) / counts
             centered = (features_BTF - mean).masked_fill(~valid_BT1, 0.0)
             std = (centered.square().sum(1, keepdim=True) / counts).sqrt().clamp(min=1e-20)
+        assert mean is not None and std is not None, self.kind
         if self.norm_means:
             features_BTF = features_BTF - mean
         if self.norm_vars:

@@ -194,9 +194,10 @@ def _find_files(source: str, revision: str | None) -> tuple[Path, Path]:
             config = meta.get("yaml_files", {}).get(f"{task}_train_config")
             model = meta.get("files", {}).get(f"{task}_model_file")
             if config and model:
-                found = find_file(source, config, revision), find_file(source, model, revision)
-                if None not in found:
-                    return found
+                config_file = find_file(source, config, revision)
+                weight_file = find_file(source, model, revision)
+                if config_file is not None and weight_file is not None:
+                    return config_file, weight_file
         raise ValueError(f"encoder.source {source}: meta.yaml names no ASR or S2T model")
     config_file = find_file(source, "config.yaml", revision)
     if config_file is None:

@@ -19,8 +19,8 @@ def find_file(source: str, name: str, revision: str | None = None) -> Path | Non
         ValueError: The source is neither a folder nor a repository that can be reached.
     """
     if Path(source).is_dir():
-        path = Path(source) / name
-        return path if path.is_file() else None
+        file = Path(source) / name
+        return file if file.is_file() else None
     from transformers.utils import cached_file
 
     try:

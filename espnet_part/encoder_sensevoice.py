@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,10 @@ class Frontend(Constants):
         query_QF: Frames (Q, F) put before the speech, or None.
     """
 
+    shift: Tensor | None
+    scale: Tensor | None
+    query: Tensor | None
+
     def __init__(
         self,
         shift_F: Tensor | None = None,
@@ -59,7 +64,7 @@ class Frontend(Constants):
 
     def forward(self, stacked_BTF: Tensor) -> Tensor:
         """Normalized (B, Q + T, F)."""
-        if self.shift is not None:
+        if self.shift is not None and self.scale is not None:
             stacked_BTF = (stacked_BTF + self.shift) * self.scale
         if self.query is not None:
             query = self.query.expand(len(stacked_BTF), -1, -1)
@@ -79,10 +84,12 @@ class SenseVoiceEncoder(SpeechEncoder):
     kind = "sensevoice"
     hop = STRIDE * SHIFT
     receptive = FRAME
+    model: Any
+    frontend: Frontend
 
     def __init__(
         self,
-        model: FunAsrNanoEncoder,
+        model: nn.Module,
         frontend: Frontend | None = None,
         waveform_scale: float = 1.0,
     ):
@@ -91,7 +98,7 @@ class SenseVoiceEncoder(SpeechEncoder):
         self.frontend = frontend or Frontend()
         self.waveform_scale = float(waveform_scale)
         self.queries = 0 if self.frontend.query is None else len(self.frontend.query)
-        config = model.config
+        config = self.model.config
         self.output_size = config.hidden_size
         # The table of positions starts at one.
         longest = config.max_position_embeddings - 1 - self.queries
@@ -167,18 +174,18 @@ def build(
             )
         sizes = make_config(FunAsrNanoEncoderConfig, config)
         sizes._attn_implementation = "sdpa"
-        model = FunAsrNanoEncoder(sizes).to(dtype)
-        return SenseVoiceEncoder(model, None, options.get("waveform_scale", 1.0))
+        model: nn.Module = FunAsrNanoEncoder(sizes)
+        return SenseVoiceEncoder(model.to(dtype), None, options.get("waveform_scale", 1.0))
     if config:
         raise ValueError(
             f"encoder.config: found {', '.join(sorted(config))} beside source {source}; with a "
             f"source only {', '.join(OPTIONS)} may be set"
         )
-    if find_file(source, "config.json", revision) is None:
-        if find_file(source, "model.pt", revision) is not None:
-            from espnet_part.encoder_sensevoice_original import load_original
+    known = read_json(source, "config.json", revision).get("model_type")
+    if known is None and find_file(source, "model.pt", revision) is not None:
+        from espnet_part.encoder_sensevoice_original import load_original
 
-            return load_original(source, revision, options, dtype)
+        return load_original(source, revision, options, dtype)
     return _load_transformers(source, revision, options, dtype)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,24 +66,24 @@ def convert_weights(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], int, i
 
     converted = {}
     for name, value in state.items():
-        match = BLOCK.fullmatch(name)
-        if match is None:
+        place = BLOCK.fullmatch(name)
+        if place is None:
             norm = next((norm for norm in norms if name.startswith(norm)), None)
             if norm is not None:
                 converted[norms[norm] + "final_layernorm." + name[len(norm) :]] = value.clone()
             elif prefixed:
                 raise ValueError(f"SenseVoice weights: unknown name encoder.{name}")
             continue
-        block = f"layers.{offsets[match[1]] + int(match[2])}."
-        if match[3].startswith(FUSED):
-            kind = match[3][len(FUSED) :]
+        block = f"layers.{offsets[place[1]] + int(place[2])}."
+        if place[3].startswith(FUSED):
+            kind = place[3][len(FUSED) :]
             for part, rows in zip("qkv", value.chunk(3), strict=True):
                 converted[f"{block}self_attn.{part}_proj.{kind}"] = rows.clone()
             continue
-        old = next((old for old in NAMES if match[3].startswith(old)), None)
+        old = next((old for old in NAMES if place[3].startswith(old)), None)
         if old is None:
             raise ValueError(f"SenseVoice weights: unknown name {name}")
-        converted[block + NAMES[old] + match[3][len(old) :]] = value.clone()
+        converted[block + NAMES[old] + place[3][len(old) :]] = value.clone()
     return converted, total, counts["tp_encoders"]
 
 
@@ -125,10 +126,10 @@ def load_original(
         raise ValueError(
             f"encoder.config.query: found {query!r}, expected null, {' or '.join(QUERY_ROWS)}"
         )
-    mvn = find_file(source, "am.mvn", revision)
-    if mvn is None:
+    file, mvn = (find_file(source, name, revision) for name in ("model.pt", "am.mvn"))
+    if file is None or mvn is None:
         raise ValueError(f"encoder.source {source}: found model.pt but no am.mvn beside it")
-    state = load_pickled(find_file(source, "model.pt", revision))
+    state = load_pickled(file)
     state = state.get("state_dict", state.get("model", state))
     weights, layers, second = convert_weights(state)
     shift, scale = read_am_mvn(mvn)
@@ -136,7 +137,7 @@ def load_original(
     if len(shift) != config.input_size:
         raise ValueError(f"{mvn}: found {len(shift)} values, expected {config.input_size}")
     with torch.device("meta"):
-        model = FunAsrNanoEncoder(config)
+        model: Any = FunAsrNanoEncoder(config)
     table = model.position_embeddings
     try:
         model.load_state_dict(weights, assign=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +38,11 @@ class TransformersEncoder(SpeechEncoder):
     """
 
     kind = "transformers"
+    model: Any
+    input_name: str
+    mask_name: str
 
-    def __init__(self, model: nn.Module, extractor):
+    def __init__(self, model: Any, extractor):
         super().__init__()
         self.model, self.extractor = model, extractor
         parameters = inspect.signature(model.forward).parameters
@@ -67,12 +71,12 @@ class TransformersEncoder(SpeechEncoder):
         return list(self._tail)
 
     @staticmethod
-    def _no_chance(model: nn.Module) -> None:
+    def _no_chance(model: Any) -> None:
         """No masks or skipped blocks by chance, whose random numbers nobody seeds."""
         model.config.apply_spec_augment = False
         for module in model.modules():
             for holder in (module, getattr(module, "config", None)):
-                if getattr(holder, "layerdrop", 0.0):
+                if holder is not None and getattr(holder, "layerdrop", None):
                     holder.layerdrop = 0.0
             if "masked_spec_embed" in module._parameters:
                 fix_parameter(module, "masked_spec_embed")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,14 +39,16 @@ class WhisperEncoder(SpeechEncoder):
     kind = "whisper"
     hop = 2 * SHIFT
     receptive = SHIFT
+    max_samples: int
+    model: Any
 
-    def __init__(self, model: WhisperBlocks):
+    def __init__(self, model: nn.Module):
         super().__init__()
         # The sinusoids were never trained, and a policy that trains "all" must not start to.
-        fix_parameter(model.embed_positions, "weight")
         self.model = model
-        self.output_size = model.config.d_model
-        self.max_samples = model.config.max_source_positions * self.hop
+        fix_parameter(self.model.embed_positions, "weight")
+        self.output_size = self.model.config.d_model
+        self.max_samples = self.model.config.max_source_positions * self.hop
 
     @property
     def layers(self) -> list[nn.Module]:
@@ -106,7 +109,8 @@ def build(
     if source is None:
         sizes = make_config(WhisperConfig, config)
         sizes._attn_implementation = "sdpa"
-        return WhisperEncoder(WhisperBlocks(sizes).to(dtype))
+        model: nn.Module = WhisperBlocks(sizes)
+        return WhisperEncoder(model.to(dtype))
     if config:
         raise ValueError(
             f"encoder.config: found {', '.join(sorted(config))} beside source {source}; a Whisper "
