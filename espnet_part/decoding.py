@@ -3,78 +3,16 @@
 What `Speech2Text` and the recipe's stage 12 have in common. Shapes: T = samples at 16 kHz.
 """
 
-import dataclasses
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from espnet_part.audio import SAMPLE_RATE
-from espnet_part.segmentation import MIN_PIECE_SEC, Piece, cut_at_pauses, join_texts
-
-
-@dataclass(frozen=True)
-class DecodeOptions:
-    """How to decode; the keys of a file in conf/decode.
-
-    Attributes:
-        batch_size: Most pieces decoded at once.
-        batch_sec: Most seconds of audio decoded at once, padding included.
-        beam_size: 1 is greedy search.
-        maxlenratio: Tokens allowed per second of audio, or per token of a source text.
-        maxlenextra: Tokens allowed on top, whatever the length.
-        maxlencap: Tokens allowed at most.
-        max_sec: Longer audio is cut at its pauses into pieces of at most this.
-    """
-
-    batch_size: int = 16
-    batch_sec: float = 300.0
-    beam_size: int = 1
-    maxlenratio: float = 30.0
-    maxlenextra: int = 20
-    maxlencap: int = 1024
-    max_sec: float = 30.0
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            wanted = (int,) if field.type is int else (int, float)
-            if isinstance(value, bool) or not isinstance(value, wanted):
-                raise ValueError(
-                    f"decode option {field.name}: found {value!r}, "
-                    f"expected {'a whole number' if field.type is int else 'a number'}"
-                )
-            least = 2 * MIN_PIECE_SEC if field.name == "max_sec" else 0
-            least = 1 if field.name in ("batch_size", "beam_size", "maxlencap") else least
-            if not value >= least or (field.name == "batch_sec" and value == 0):
-                raise ValueError(
-                    f"decode option {field.name}: found {value!r}, expected at least {least}"
-                )
-
-    @classmethod
-    def from_yaml(cls, path: str | Path) -> "DecodeOptions":
-        """Reads a file of conf/decode.
-
-        Raises:
-            ValueError: If it holds a key that is no option, or a value out of range.
-        """
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        names = [field.name for field in dataclasses.fields(cls)]
-        if not isinstance(content, dict):
-            raise ValueError(f"{path}: found {type(content).__name__}, expected keys and values")
-        unknown = [key for key in content if key not in names]
-        if unknown:
-            raise ValueError(
-                f"{path}: unknown decode option {unknown[0]!r}; expected some of {' '.join(names)}"
-            )
-        return cls(**content)
-
-    def token_limit(self, length: float) -> int:
-        """Tokens allowed for `length` seconds of audio (or tokens of source text)."""
-        return max(1, min(self.maxlencap, int(self.maxlenratio * length) + self.maxlenextra))
+from espnet_part.decode_options import DecodeOptions
+from espnet_part.segmentation import Piece, cut_at_pauses, join_texts
 
 
 @dataclass(frozen=True)
@@ -200,13 +138,19 @@ def _jobs_of(model, request: Request, options: DecodeOptions) -> list[tuple[int,
     ]
 
 
-def decode(model, requests: list[Request], options: DecodeOptions) -> list[Decoded]:
+def decode(
+    model,
+    requests: list[Request],
+    options: DecodeOptions,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Decoded]:
     """Decodes requests, all pieces of all of them sorted by length into common batches.
 
     Args:
         model: A `PARTModel` in eval mode: `generate`, `prompter`, `tokenizer`.
         requests: What to decode; speech must be at least `model.encoder.min_samples` long.
         options: How.
+        progress: Called after each batch with the number of pieces decoded so far and in all.
 
     Returns:
         One answer per request, in order.
@@ -216,10 +160,14 @@ def decode(model, requests: list[Request], options: DecodeOptions) -> list[Decod
     # Text rows are short: they go last, in batches of their own.
     seconds = [0.0 if job.speech_T is None else len(job.speech_T) / SAMPLE_RATE for job in jobs]
     found = [None] * len(jobs)
+    n_done = 0
     for batch in plan_batches(seconds, options.batch_size, options.batch_sec):
         hypotheses = _generate(model, [jobs[i] for i in batch], options.beam_size)
         for index, hypothesis in zip(batch, hypotheses, strict=True):
             found[index] = hypothesis
+        n_done += len(batch)
+        if progress is not None:
+            progress(n_done, len(jobs))
     answers, position = [], 0
     for request, span in zip(requests, spans, strict=True):
         hypotheses = found[position : position + len(span)]

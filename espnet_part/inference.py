@@ -9,52 +9,22 @@ For example:
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from espnet_part.audio import MIN_SECONDS, SAMPLE_RATE, AudioError, load_audio, to_mono_16k
-from espnet_part.decoding import Decoded, DecodeOptions, Request, decode
+from espnet_part.decode_options import DecodeOptions
+from espnet_part.decoding import Decoded, Request, decode
 from espnet_part.prompt import SPEECH_TASKS, check_language
 from espnet_part.segmentation import Piece
-from espnet_part.unpack import local_model_files, relocated_config
+from espnet_part.unpack import local_model_files
 
 Clip = np.ndarray | torch.Tensor | str | os.PathLike
 # ESPnet's result for one clip: (text, tokens, token ids, hypothesis), best first.
 Nbest = list[tuple[str, list[str], list[int], Decoded]]
-
-
-def load_model(
-    config_file: str | Path, model_file: str | Path | None = None, device: str = "cpu"
-) -> nn.Module:
-    """Builds the model of a config and loads a checkpoint, without ESPnet's task machinery.
-
-    That machinery takes as long to import as a small test set takes to decode.
-
-    Args:
-        config_file: The ``config.yaml`` of a phase or a pack.
-        model_file: The checkpoint; None leaves the parts as their sources have them.
-        device: Where to put the model.
-
-    Returns:
-        A `PARTModel` in eval mode, without gradients.
-
-    Raises:
-        ValueError: Files that do not belong together.
-    """
-    from espnet_part.build import build_model
-    from espnet_part.checkpoint import read_checkpoint
-    from espnet_part.config import Config
-    from espnet_part.schema import from_dict
-
-    names = {item.name for item in dataclasses.fields(Config)}
-    values = relocated_config(config_file)
-    model = build_model(from_dict(Config, {k: v for k, v in values.items() if k in names}))
-    if model_file is not None:
-        model.load_trimmed_state(read_checkpoint(Path(model_file)), str(model_file))
-    return model.to(device).requires_grad_(False).eval()
 
 
 class Speech2Text:
@@ -86,6 +56,9 @@ class Speech2Text:
         for path in (part_train_config, part_model_file):
             if path is not None and not Path(path).is_file():
                 raise ValueError(f"{path}: no such file; train the phase first, or name a pack")
+        # Imports the encoders and transformers' models: not for whoever has a model at hand.
+        from espnet_part.loading import load_model
+
         model = load_model(part_train_config, part_model_file, device)
         if options is None and inference_config is not None:
             options = DecodeOptions.from_yaml(inference_config)
@@ -194,8 +167,12 @@ class Speech2Text:
         lang: str | None = None,
         tgt_lang: str | None = None,
         sr: int = SAMPLE_RATE,
+        progress: Callable[[int, int], None] | None = None,
     ) -> list[Decoded]:
-        """Decodes a list of clips, all of their pieces in common batches (see `__call__`)."""
+        """Decodes a list of clips, all of their pieces in common batches (see `__call__`).
+
+        `progress`, if given, is called after each batch with the pieces decoded so far and in all.
+        """
         src, tgt, lid = self._languages(task, lang, tgt_lang)
         requests = []
         for number, clip in enumerate(clips):
@@ -204,7 +181,7 @@ class Speech2Text:
             requests.append(
                 Request(task, src, tgt, speech_T, lid=lid, join_language=tgt_lang or lang)
             )
-        return decode(self.model, requests, self.options)
+        return decode(self.model, requests, self.options, progress)
 
     def check_speech(self, speech_T: np.ndarray, name: str) -> np.ndarray:
         """Returns 16 kHz mono samples that the model can take.

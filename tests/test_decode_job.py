@@ -13,8 +13,8 @@ from inference_fakes import RATE, FakeModel, tone
 from espnet_part.bin import inference as command
 from espnet_part.datadir import Row, iter_rows, write_datadir
 from espnet_part.decode_job import decode_rows, lid_of, read_keys, select_rows
+from espnet_part.decode_options import DecodeOptions
 from espnet_part.decode_output import write_output
-from espnet_part.decoding import DecodeOptions
 from espnet_part.inference import Speech2Text
 
 

@@ -7,7 +7,8 @@ import yaml
 from inference_fakes import RATE, ROOT, FakeModel, listening, tone
 from toy_parts import ENCODER_SIZES
 
-from espnet_part.decoding import DecodeOptions, Request, decode, plan_batches
+from espnet_part.decode_options import DecodeOptions
+from espnet_part.decoding import Request, decode, plan_batches
 
 CONF = ROOT / "conf/decode"
 

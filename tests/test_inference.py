@@ -6,7 +6,7 @@ import soundfile
 import torch
 from inference_fakes import RATE, FakeModel, tone
 
-from espnet_part.decoding import DecodeOptions
+from espnet_part.decode_options import DecodeOptions
 from espnet_part.inference import Speech2Text
 
 

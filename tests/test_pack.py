@@ -176,6 +176,28 @@ def test_hub_ids_go_in_as_id_and_revision(tmp_path, monkeypatch):
     assert (llm["source"], llm["tokenizer"]) == ("org/llm", str(tmp_path / "out/tokenizer"))
 
 
+def test_models_on_the_hub(packed, tmp_path, monkeypatch):
+    folder = unpack(packed, tmp_path / "store")
+    snapshot = tmp_path / "snapshot"  # as the hub's cache has it: links to files elsewhere
+    for path in folder.rglob("*"):
+        if path.is_file():
+            link = snapshot / path.relative_to(folder)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+    asked = []
+
+    def download(hub_id, revision):
+        asked.append((hub_id, revision))
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    for name in ("org/name", "org/name@v1.0"):
+        files = local_model_files(name)
+        config = relocated_config(files["part_train_config"])
+        assert config["model"]["llm"]["source"] == str(snapshot / "llm")
+    assert asked == [("org/name", None), ("org/name", "v1.0")]
+
+
 def test_an_unknown_revision_stays(monkeypatch):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a, **k: None)
     assert pinned_revision("org/x", "v1") == "v1"

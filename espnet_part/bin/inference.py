@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from espnet_part.decoding import DecodeOptions
+from espnet_part.decode_options import DecodeOptions
 
 OPTION_HELP = {
     "batch_size": "most clips decoded at once",

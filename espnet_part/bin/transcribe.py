@@ -101,6 +101,16 @@ def show(name: str, answer, args: argparse.Namespace) -> None:
         print(f"{name}: {text}", end="", flush=True)
 
 
+def _on_terminal() -> bool:
+    return sys.stderr.isatty()
+
+
+def _show_progress(n_done: int, n_pieces: int) -> None:
+    """One line that rewrites itself; the last call wipes it out."""
+    line = f"part-transcribe: {n_done} of {n_pieces} pieces" if n_done < n_pieces else ""
+    print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+
+
 def transcribe(args: argparse.Namespace) -> bool:
     """Runs the command; returns whether every file was read.
 
@@ -119,7 +129,9 @@ def transcribe(args: argparse.Namespace) -> bool:
     s2t = load_model(args)
     task = "asr" if args.to is None else "st"
     names, waveforms = read_files(args.files, s2t)
-    answers = s2t.decode(waveforms, task, args.lang, args.to)
+    answers = s2t.decode(
+        waveforms, task, args.lang, args.to, progress=_show_progress if _on_terminal() else None
+    )
     for name, answer in zip(names, answers, strict=True):
         show(name, answer, args)
     return len(names) == len(args.files)
