@@ -136,11 +136,24 @@ def check_config(config: Config) -> None:
     if config.llm_tasks != "all":
         if "llm" not in trained:
             raise ValueError("llm_tasks is set, but the LLM is frozen (trainable.llm: none)")
+        if not config.llm_tasks:
+            raise ValueError("llm_tasks: found no task; to freeze the LLM set trainable.llm: none")
         for task in config.llm_tasks:
             if task not in config.tasks:
                 raise ValueError(
                     f"llm_tasks names {task!r}, but the phase trains on {config.tasks}"
                 )
+    selector, lora = config.trainable.get("llm"), config.model.llm.lora
+    if selector == "all" and lora is not None:
+        raise ValueError(
+            "trainable.llm: all, but the model has LoRA (model.llm.lora), which is there to train "
+            "in place of the rest; set trainable.llm: lora, or take a model YAML without llm.lora"
+        )
+    if selector == "lora" and lora is None:
+        raise ValueError(
+            "trainable.llm: lora, but the model has none; give the model YAML "
+            "`llm.lora: {r: ..., alpha: ..., dropout: ..., targets: [...]}`"
+        )
     for key in ("task_shares", "task_weights"):
         for task in getattr(config, key) or {}:
             if task not in config.tasks:

@@ -18,6 +18,8 @@ import yaml
 from espnet_part.config import Config
 from espnet_part.schema import from_dict, load_yaml, to_dict
 
+# Their keys are tasks: a layer that changes the tasks gives them anew.
+WHOLE = ("task_shares", "task_weights")
 INIT_FILES = {"latest": "latest.pth", "best": "valid.loss.best.pth"}
 
 
@@ -91,7 +93,7 @@ def merge(
         per_phase.get(phase, {}),
         plan["overrides"].get(phase, {}),
     ):
-        values = _overlay(values, layer)
+        values = _overlay(values, layer, whole=WHOLE)
     for setting in settings or []:
         values = _overlay(values, _parse_setting(setting))
     values.update(train=list(train), valid=list(valid), init=init)
@@ -154,12 +156,12 @@ def write_config(config: Config, folder: str | Path) -> Path:
     return path
 
 
-def _overlay(base: dict, layer: dict) -> dict:
-    """A copy of `base` with `layer` on top; dictionaries merge, everything else is replaced."""
+def _overlay(base: dict, layer: dict, whole: tuple[str, ...] = ()) -> dict:
+    """A copy of `base` with `layer` on top; dictionaries merge, all else and `whole` is replaced."""
     out = dict(base)
     for key, value in (layer or {}).items():
         both = isinstance(value, dict) and isinstance(out.get(key), dict)
-        out[key] = _overlay(out[key], value) if both else value
+        out[key] = _overlay(out[key], value) if both and key not in whole else value
     return out
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -152,8 +151,10 @@ def _last_layers(part: str, module: nn.Module, selector: str) -> set[str]:
     return {name for name, parameter in module.named_parameters() if id(parameter) in ids}
 
 
-def _globs(part: str, names: list[str], globs: Iterable[str]) -> set[str]:
+def _globs(part: str, names: list[str], globs: list[str]) -> set[str]:
     found: set[str] = set()
+    if not globs:
+        raise ValueError(f"trainable.{part}: the list of globs is empty; to freeze it set none")
     for glob in globs:
         matches = fnmatch.filter(names, glob)
         if not matches:
