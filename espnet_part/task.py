@@ -23,14 +23,15 @@ from espnet2.utils.build_dataclass import build_dataclass
 from espnet2.utils.types import int_or_none, str2bool, str_or_none
 
 from espnet_part.build import build_model
-from espnet_part.checkpoint import read_checkpoint
 from espnet_part.config import Config
+from espnet_part.loading import load_model
 from espnet_part.loop import Stopped
 from espnet_part.model import PARTModel
 from espnet_part.parallel import Processes
 from espnet_part.schema import from_dict, to_dict
 from espnet_part.splice import pad_waves
 from espnet_part.trainer import PARTTrainer
+from espnet_part.unpack import relocated_config
 
 CONFIG_KEYS = [item.name for item in dataclasses.fields(Config)]
 STOPPED_EXIT_CODE = 143  # as a shell reports SIGTERM
@@ -171,14 +172,8 @@ class PARTTask(AbsTask):
             config_file = Path(model_file).parent / "config.yaml"
         if not Path(config_file).is_file():
             raise ValueError(f"no config file {config_file}; it lies in the folder of the phase")
-        with open(config_file, encoding="utf-8") as file:
-            args = argparse.Namespace(**yaml.safe_load(file))
-        model = cls.build_model(args)
-        if model_file is not None:
-            model.load_trimmed_state(read_checkpoint(Path(model_file)), str(model_file))
-        model.to(device)
-        model.requires_grad_(False)
-        model.eval()
+        model = load_model(config_file, model_file, device)
+        args = argparse.Namespace(**relocated_config(config_file))
         return model, args
 
     # ----- training -----
