@@ -30,6 +30,12 @@ def write_atomically(path: Path, payload: dict) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a killed run left half-written: such files are as large as checkpoints."""
+    for path in Path(folder).glob(".*.pth.*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def read_checkpoint(path: Path, device: str = "cpu") -> dict:
     """Reads a checkpoint without unpickling anything but tensors and plain values.
 

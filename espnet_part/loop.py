@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from espnet_part.augment import utterance_seed
-from espnet_part.checkpoint import read_checkpoint, write_atomically
+from espnet_part.checkpoint import read_checkpoint, remove_leftovers, write_atomically
 from espnet_part.config import Config
 from espnet_part.dataset import StepDataset, step_loader
+from espnet_part.meter import Meter
 from espnet_part.model import PARTModel
 from espnet_part.optim import (
     build_optimizer,
@@ -24,7 +25,7 @@ from espnet_part.optim import (
     lr_factor,
     set_learning_rates,
 )
-from espnet_part.parallel import Processes, no_sync
+from espnet_part.parallel import Processes, no_sync, unused_parameters
 from espnet_part.progress import Progress, by_task, duration
 from espnet_part.validation import Validation
 
@@ -71,7 +72,8 @@ class Loop:
         self.step = 0
         self.best: dict[str, float] = {"loss": math.inf, "acc": -math.inf}
         self.history: list[dict] = []
-        self.skipped = 0
+        self.meter = Meter()
+        self.skipped = 0  # rows left out by this process
         self.bad_steps = 0
         self._stop = False
         self._saved_step = -1
@@ -93,15 +95,23 @@ class Loop:
         self.model.load_trimmed_state(payload, str(path))
         self.optimizer.load_state_dict(payload["optimizer"])
         self.step, self.best = payload["step"], payload["best"]
-        self.history, self.skipped = payload["history"], payload["skipped"]
+        self.history, self.bad_steps = payload["history"], payload["bad_steps"]
+        self.skipped = payload["skipped"] if self.processes.first else 0
+        self.meter.load(payload["meter"], self.processes)
         self._saved_step = self.step
         logging.info("resuming at step %d of %d from %s", self.step, self.config.max_steps, path)
 
     def save(self) -> None:
-        """Writes checkpoint.pth (everything) and latest.pth (the model)."""
-        if self.processes.first and self._saved_step != self.step:
+        """Writes latest.pth (the model) and checkpoint.pth (everything)."""
+        if self._saved_step == self.step:
+            return
+        meter, skipped = self.meter.state(self.processes), self._left_out()
+        if self.processes.first:
             state = self.model.trimmed_state()
             extra = {"phase": self.config.phase, "step": self.step}
+            # In this order: a run killed in between starts from the older checkpoint.pth and writes
+            # both again. The other way round, a finished run could keep an old latest.pth.
+            write_atomically(self.folder / "latest.pth", {**state, **extra})
             write_atomically(
                 self.folder / "checkpoint.pth",
                 {
@@ -111,10 +121,11 @@ class Loop:
                     "trained_now": self.trained,
                     "best": self.best,
                     "history": self.history,
-                    "skipped": self.skipped,
+                    "meter": meter,
+                    "skipped": skipped,
+                    "bad_steps": self.bad_steps,
                 },
             )
-            write_atomically(self.folder / "latest.pth", {**state, **extra})
         self._saved_step = self.step
         self.processes.barrier()
 
@@ -134,24 +145,25 @@ class Loop:
             progress = Progress(
                 self.folder, config.max_steps, self.tensorboard, config.wandb_project, self.step
             )
-        wrapped = self.processes.wrap(self.model)
+            remove_leftovers(self.folder)
+        wrapped = self._wrap()
         started = time.perf_counter()
         try:
             loader = step_loader(self.dataset, self.step, config.max_steps, self.workers)
-            meter = _Meter()
             for batches, skipped in loader:
                 self._report_skipped(skipped)
-                meter.add(self._update(wrapped, batches))
+                self.meter.add(**self._update(wrapped, batches))
                 self.step += 1
                 ended = self.step == config.max_steps
                 if self.step % config.log_interval == 0 or ended:
-                    self._log_train(meter, progress)
-                    meter = _Meter()
+                    self._log_train(progress)
+                trained = time.perf_counter()
                 if self.step % config.valid_interval == 0 or ended:
                     self._validate(progress)
                 stop = self.processes.any(self._stop)
                 if self.step % config.save_interval == 0 or ended or stop:
                     self.save()
+                self.meter.pause(time.perf_counter() - trained)
                 if stop and not ended:
                     raise Stopped(f"stopped by SIGTERM at step {self.step}, saved")
             self._finish(time.perf_counter() - started)
@@ -159,6 +171,15 @@ class Loop:
             signal.signal(signal.SIGTERM, previous)
             if progress is not None:
                 progress.close(self.history)
+
+    def _wrap(self):
+        """The model as `_update` calls it: its backward averages gradients over the processes."""
+        if self.processes.world_size == 1:
+            return self.model
+        self.model.train()
+        with self._autocast():
+            unused = unused_parameters(self.model, _to(self.dummy, self.processes.device))
+        return self.processes.wrap(self.model, bool(unused))
 
     def _request_stop(self, *_) -> None:
         logging.warning("SIGTERM: saving after this step")
@@ -196,7 +217,7 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         if table is None:
             table = torch.zeros_like(stats["table"])
-        return {"table": table, "norms": norms, "seconds": seconds}
+        return {"table": table, "norms": norms, "audio_sec": seconds}
 
     def _count(self, batches: list[dict], real: list[bool]) -> Tensor:
         """Over all processes: target tokens, clips, batches that update the LLM, seconds."""
@@ -242,16 +263,20 @@ class Loop:
             elif self.skipped == 21:
                 logging.warning("more rows are left out; only counted from here on")
 
-    def _log_train(self, meter: _Meter, progress: Progress | None) -> None:
-        table = self.processes.sum(meter.table)
-        rate = meter.seconds / (time.perf_counter() - meter.started)
-        values = by_task(table)
-        values |= {f"grad_norm/{part}": norm for part, norm in meter.norms.items()}
+    def _left_out(self) -> int:
+        """Rows left out by all processes."""
+        device = self.processes.device
+        return int(self.processes.sum(torch.tensor(self.skipped, device=device)))
+
+    def _log_train(self, progress: Progress | None) -> None:
+        values = by_task(self.processes.sum(self.meter.table))
+        values |= {f"grad_norm/{part}": norm for part, norm in self.meter.norms.items()}
         values |= {f"lr/{g['part']}": g["lr"] for g in self.optimizer.param_groups}
-        values["rows_left_out"] = self.skipped
+        values["rows_left_out"] = self._left_out()
         self._remember("train", values)
         if progress is not None:
-            progress.train(self.step, values, rate)
+            progress.train(self.step, values, self.meter.rate())
+        self.meter = Meter()
 
     def _validate(self, progress: Progress | None) -> None:
         with self._autocast():
@@ -279,31 +304,17 @@ class Loop:
         self.history.append({"step": self.step, "split": split, **kept})
 
     def _finish(self, seconds: float) -> None:
+        left_out = self._left_out()
         if self.processes.first:
             logging.info(
                 "phase %s finished: %d steps, %s, %d rows left out",
                 self.config.phase,
                 self.step,
                 duration(seconds),
-                self.skipped,
+                left_out,
             )
-            done = {"step": self.step, "seconds": round(seconds, 1), "left_out": self.skipped}
+            done = {"step": self.step, "seconds": round(seconds, 1), "left_out": left_out}
             (self.folder / ".finished").write_text(json.dumps(done))
-
-
-class _Meter:
-    """Sums over a logging interval."""
-
-    def __init__(self):
-        self.table: Tensor = torch.zeros(1)
-        self.norms: dict[str, float] = {}
-        self.seconds = 0.0
-        self.started = time.perf_counter()
-
-    def add(self, update: dict) -> None:
-        self.table = self.table.to(update["table"].device) + update["table"]
-        self.norms = update["norms"]
-        self.seconds += update["seconds"]
 
 
 def _to(batch: dict, device: torch.device) -> dict:

@@ -46,8 +46,14 @@ class Processes:
         if self.world_size > 1:
             dist.barrier()
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model as one whose backward averages gradients over the processes."""
+    def wrap(self, model: nn.Module, some_unused: bool = False) -> nn.Module:
+        """The model as one whose backward averages gradients over the processes.
+
+        Args:
+            model: On its device.
+            some_unused: Whether a step may leave parameters without a gradient; looking for them
+                takes a walk over the graph in every step.
+        """
         if self.world_size == 1:
             return model
         on_gpu = self.device.type == "cuda"
@@ -56,7 +62,22 @@ class Processes:
             device_ids=[self.device.index] if on_gpu else None,
             broadcast_buffers=False,  # frozen statistics do not move
             gradient_as_bucket_view=True,
+            find_unused_parameters=some_unused,
         )
+
+
+def unused_parameters(model: nn.Module, batch: dict) -> list[str]:
+    """Names of trainable parameters that get no gradient from a batch that runs every part.
+
+    Some models own such parameters (an embedding for masked spans), mixtures of experts choose
+    among theirs. The processes would wait for gradients that never come.
+    """
+    loss, _, _ = model(**batch)
+    loss.backward()
+    trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    unused = [name for name, parameter in trainable if parameter.grad is None]
+    model.zero_grad(set_to_none=True)
+    return unused
 
 
 def no_sync(model: nn.Module, skip: bool):

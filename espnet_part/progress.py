@@ -86,7 +86,7 @@ class Progress:
 
             for name in ("train", "valid"):
                 self.writers[name] = SummaryWriter(
-                    str(self.folder / "tensorboard" / name), purge_step=first_step
+                    str(self.folder / "tensorboard" / name), purge_step=first_step + 1
                 )
         self.wandb = None
         if wandb_project:
@@ -107,8 +107,8 @@ class Progress:
             "step %d/%d  loss %.3f  acc %.1f%%  grad %.2f  %.0f audio-s/s  %s left",
             step,
             self.max_steps,
-            values["loss"],
-            100 * values["acc"],
+            values.get("loss", math.nan),  # every row of the interval may have been left out
+            100 * values.get("acc", math.nan),
             values["grad_norm/total"],
             rate,
             duration(left),
