@@ -131,7 +131,7 @@ class Prompter:
         first, second = self._pieces(content, _SPEECH if has_speech else _SOURCE)
         if has_speech:
             return RenderedPrompt(tuple(first), tuple(second), True)
-        return RenderedPrompt((*first, *self.encode(source_text), *second), (), False)
+        return RenderedPrompt((*first, *self.encode(source_text or ""), *second), (), False)
 
     def target(self, text: str) -> list[int]:
         """Ids of the answer, end token included."""
