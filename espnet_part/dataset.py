@@ -6,6 +6,7 @@ Shapes: A clips, T samples, N text tokens, B rows.
 from __future__ import annotations
 
 import logging
+import signal
 from dataclasses import dataclass
 
 import numpy as np
@@ -184,6 +185,9 @@ def _quiet_worker(_: int) -> None:
     # One thread each: the workers must not fight the training process for its cores.
     torch.set_num_threads(1)
     logging.getLogger().setLevel(logging.WARNING)
+    # Schedulers send SIGTERM to every process of a job. The training process saves and then ends
+    # its workers; should they die before, it could not finish the step.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def valid_batches(
