@@ -157,7 +157,7 @@ def write_config(config: Config, folder: str | Path) -> Path:
 
 
 def _overlay(base: dict, layer: dict, whole: tuple[str, ...] = ()) -> dict:
-    """A copy of `base` with `layer` on top; dictionaries merge, all else and `whole` is replaced."""
+    """A copy of `base` with `layer` on top; dictionaries merge, the rest (and `whole`) does not."""
     out = dict(base)
     for key, value in (layer or {}).items():
         both = isinstance(value, dict) and isinstance(out.get(key), dict)

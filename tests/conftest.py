@@ -147,15 +147,9 @@ def make_batch(manifests):
 
     def make(model, tasks, seed: int = 0):
         loader = ExampleLoader(model.prompter, seed)
-        rows = {
-            task: iter(
-                row
-                for manifest in opened
-                for row in map(manifest.row, range(len(manifest)))
-                if row.task == task
-            )
-            for task in set(tasks)
-        }
+        everything = [m.row(i) for m in opened for i in range(len(m))]
+        # Lists first: generators would all see the last task.
+        rows = {task: iter([row for row in everything if row.task == task]) for task in set(tasks)}
         return collate([loader.load(next(rows[task]), 0) for task in tasks])
 
     return make
