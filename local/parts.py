@@ -6,13 +6,11 @@
     python local/parts.py settings conf/model/toy.yaml --expdir exp2   # for `config merge --set`
 
 A source is a folder, or a hub id such as `openai/whisper-large-v3` (then the Hugging Face cache is
-asked, and with `fetch` the hub). Folders under exp/ are those of --expdir. With --pretrained PACK
-the parts, their sizes and sources are those of a packed model: the YAML gives the phases alone.
+asked, and with `fetch` the hub). Folders under exp/ are those of --expdir.
 """
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -23,41 +21,22 @@ import yaml
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.yaml", "*.mvn", "model.pt"]
 
 
-def read_model(config_file: Path, expdir: str, pretrained: str | None) -> tuple[dict, str | None]:
-    """Read the model that training starts from.
-
-    Args:
-        config_file: conf/model/<model>.yaml.
-        expdir: Where experiments go; packs are unpacked there, too.
-        pretrained: A pack (zip, folder, hub id), a checkpoint (.pth), or None.
-
-    Returns:
-        Keys `encoder`, `adapter`, `llm`; and the checkpoint to start from, if any.
+def read_model(config_file: Path, expdir: str = "exp") -> dict:
+    """Read a model YAML, with exp/ in sources replaced by the experiments' folder.
 
     Raises:
-        ValueError: A file is missing, or the pack is none.
+        ValueError: The YAML is missing.
     """
-    if pretrained and not pretrained.endswith(".pth"):
-        from espnet_part.unpack import local_model_files, relocated_config
-
-        os.environ["ESPNET_PART_CACHE"] = f"{expdir}/pretrained"
-        files = local_model_files(pretrained)
-        model = relocated_config(files["part_train_config"])["model"]
-        here = Path.cwd()
-        for part, key in (("encoder", "source"), ("llm", "source"), ("llm", "tokenizer")):
-            source = model[part].get(key)
-            if source and Path(source).is_absolute() and Path(source).is_relative_to(here):
-                model[part][key] = str(Path(source).relative_to(here))
-        return model, files["part_model_file"]
     if not config_file.is_file():
         raise ValueError(f"{config_file}: no such model YAML; conf/model/ holds those there are")
     model = yaml.safe_load(config_file.read_text(encoding="utf-8"))
     for part in ("encoder", "llm"):
+        section = model.get(part) or {}
         for key in ("source", "tokenizer"):
-            source = (model.get(part) or {}).get(key)
+            source = section.get(key)
             if source and source.startswith("exp/"):
-                model[part][key] = f"{expdir}/{source.removeprefix('exp/')}"
-    return model, pretrained
+                section[key] = f"{expdir}/{source.removeprefix('exp/')}"
+    return model
 
 
 def sources(model: dict) -> dict[str, tuple[str, str | None]]:
@@ -124,21 +103,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = ["list", "check", "fetch", "settings", "init"]
-    parser.add_argument("command", choices=commands, help="init: the checkpoint to start from")
+    parser.add_argument("command", choices=["list", "check", "fetch", "settings"])
     parser.add_argument("model", type=Path, help="conf/model/<model>.yaml")
     parser.add_argument("--expdir", default="exp", help="folder of experiments")
-    parser.add_argument("--pretrained", default="", help="pack or checkpoint to start from")
     args = parser.parse_args()
     try:
-        model, init = read_model(args.model, args.expdir, args.pretrained or None)
+        model = read_model(args.model, args.expdir)
         if args.command == "settings":
-            if init or args.expdir != "exp":
-                for part in ("encoder", "adapter", "llm"):
+            written = read_model(args.model)
+            for part in ("encoder", "llm"):
+                if model.get(part) != written.get(part):
                     print(f"model.{part}={json.dumps(model[part])}")
-            return
-        if args.command == "init":
-            print(init or "")
             return
         found = sources(model)
         if args.command == "list":

@@ -45,10 +45,9 @@ is_made() {
     [[ " ${made_corpora} " == *" $1 "* ]]
 }
 
-# parts list|check|fetch|settings|init: what the model is made of (local/parts.py).
+# parts list|check|fetch|settings: the pre-trained parts of the model (local/parts.py).
 parts() {
-    ${python} local/parts.py "$1" "${model_config}" --expdir "${opt[expdir]}" \
-        --pretrained "${opt[pretrained_model]}"
+    ${python} local/parts.py "$1" "${model_config}" --expdir "${opt[expdir]}"
 }
 
 # The data folder of a set: data/<set>, or data/<corpus>/<set> with or without the corpus's name.

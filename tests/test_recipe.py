@@ -434,6 +434,17 @@ def test_all_stages_on_toy(recipe, tmp_path):
     assert "started..." not in result.stdout
     assert times == {path: path.stat().st_mtime_ns for path in experiment.rglob("latest.pth")}
 
+    # Phase 3 alone, on from a pack.
+    result = run(
+        recipe, *toy, "--stage", "11", "--stop_stage", "11", "--curriculum", "finetune",
+        "--pretrained_model", "exp/toy/part/phase3/toy_part_latest.zip", "--part_args",
+        "--max_steps 1",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
+    log = (experiment / "finetune/phase3/train.log").read_text()
+    assert "loaded from exp/pretrained/toy_part_latest-" in log
+    assert "step 1/1" in log
+
     # The pack of a phase that says something, elsewhere, without this recipe folder: the same text.
     assert (experiment / "part/phase3/toy_part_latest.zip").exists()
     result = run(recipe, *toy, "--stage", "14", "--stop_stage", "14", "--phase", "1")

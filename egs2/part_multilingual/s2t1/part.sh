@@ -96,6 +96,14 @@ fi
 if [ "${opt[gpu_inference]}" = auto ]; then
     opt[gpu_inference]=$([ "${opt[ngpu]}" -gt 0 ] && echo true || echo false)
 fi
+# Training on from a pack: parts, sizes and prompts are the pack's, steps and rates the model YAML's.
+pretrained=${opt[pretrained_model]}
+if [ -n "${pretrained}" ] && [[ ${pretrained} != *.pth ]]; then
+    adopted=${opt[expdir]}/${part_tag}/pretrained.yaml
+    pretrained=$(ESPNET_PART_CACHE=${opt[expdir]}/pretrained ${python} -m espnet_part.bin.config adopt \
+        --pretrained "${pretrained}" --base "${model_config}" --out "${adopted}")
+    model_config=${adopted}
+fi
 "${opt[skip_data_prep]}" && opt[skip_stages]+=" 1 2 3 4 5"
 "${opt[skip_train]}" && opt[skip_stages]+=" 6 7 8 9 10 11"
 "${opt[skip_eval]}" && opt[skip_stages]+=" 12 13"
@@ -232,14 +240,14 @@ if runs 11; then
     done
     [ "${#manifests[@]}" -gt 0 ] && [ "${#valid_manifests[@]}" -gt 0 ] ||
         die "training needs a training and a validation set; found --train_set '${train_set}' --valid_set '${valid_set}'; stage 1 makes those of a corpus: $(command_for 1 10)"
-    # What is laid over the YAMLs: the parts of a pack, --part_config, --part_args.
+    # What is laid over the YAMLs: another place of exp/, --part_config, --part_args.
     given=$(parts settings)
     settings=()
     [ -z "${given}" ] || mapfile -t settings <<< "${given}"
     # shellcheck disable=SC2086 # several keys
     more=$(${python} local/settings.py ${opt[part_config]:+--config "${opt[part_config]}"} -- ${opt[part_args]})
     [ -z "${more}" ] || mapfile -t -O "${#settings[@]}" settings <<< "${more}"
-    init=$(parts init)
+    init=${pretrained}
     for phase in ${phases}; do
         dir=${part_exp}/phase${phase}
         if [ -n "${opt[phase]}" ] && [ "${phase}" != "${opt[phase]}" ]; then
@@ -259,7 +267,7 @@ if runs 11; then
         fi
         log "Phase ${phase} started... log: '${dir}/train.log'"
         mkdir -p "${dir}"
-        ${python} -m espnet_part.bin.config merge --model "${model}" \
+        ${python} -m espnet_part.bin.config merge --model "${model_config}" \
             --curriculum "${opt[curriculum]}" --phase "${phase}" --folder "${dir}" \
             --train "${manifests[@]}" --valid "${valid_manifests[@]}" \
             ${init:+--init "${init}"} --set "${settings[@]}"
