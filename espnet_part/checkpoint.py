@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 
 import torch
@@ -47,8 +46,8 @@ def read_checkpoint(path: Path, device: str = "cpu") -> dict:
         raise ValueError(f"no checkpoint {path}; train the phase before, or name another file")
     try:
         payload = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().split("\n")[0]
+    except Exception as error:  # bytes of no meaning fail in many ways
+        reason = f"{type(error).__name__}: {error}".strip().split("\n")[0]
         raise ValueError(
             f"{path} cannot be read as tensors and plain values: damaged, or not written by "
             f"espnet_part ({reason})"
