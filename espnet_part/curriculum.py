@@ -39,13 +39,14 @@ def load_curriculum(conf_dir: str | Path, name: str) -> dict:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
             raise ValueError(f"{path}: unknown key {key}; did you mean {near}?")
-    phases = [str(phase) for phase in values.get("phases") or []]
+    found = values.get("phases")
+    phases = [str(phase) for phase in found] if isinstance(found, list) else []
     if not phases or len(set(phases)) != len(phases):
-        raise ValueError(f"{path}: phases must be a list of different names, found {phases}")
+        raise ValueError(f"{path}: phases must be a list of different names, found {found!r}")
     init = values.get("init", "latest")
     if init not in INIT_FILES:
         raise ValueError(f"{path}: init: found {init!r}, expected {' or '.join(INIT_FILES)}")
-    overrides = {str(k): v or {} for k, v in (values.get("overrides") or {}).items()}
+    overrides = _layers(values.get("overrides"), f"{path}: overrides")
     for phase in overrides:
         if phase not in phases:
             raise ValueError(f"{path}: overrides of phase {phase!r}, but the phases are {phases}")
@@ -84,21 +85,32 @@ def merge(
     model_values = load_yaml(
         model if model.endswith(".yaml") else conf_dir / "model" / f"{model}.yaml"
     )
-    per_phase = {str(k): v for k, v in (model_values.pop("phases", None) or {}).items()}
-    values = load_yaml(conf_dir / "phase" / f"{phase}.yaml")
-    values = {"phase": phase, **values, "model": model_values}
-    values["prompts"] = model_values.pop("prompts", None) or load_yaml(conf_dir / "prompts.yaml")
-    for layer in (
-        per_phase.get("all", {}),
-        per_phase.get(phase, {}),
-        plan["overrides"].get(phase, {}),
-    ):
-        values = _overlay(values, layer, whole=WHOLE)
-    for setting in settings or []:
-        values = _overlay(values, _parse_setting(setting))
-    values.update(train=list(train), valid=list(valid), init=init)
-    _drop_frozen_rates(values)
-    return from_dict(Config, values)
+    per_phase = _layers(model_values.pop("phases", None), f"model {model}: phases")
+    known = ["all", *sorted(path.stem for path in (conf_dir / "phase").glob("*.yaml"))]
+    for name in per_phase:
+        if name not in known:
+            raise ValueError(f"model {model}: phases names {name!r}; expected one of {known}")
+    prompts = model_values.pop("prompts", None) or load_yaml(conf_dir / "prompts.yaml")
+
+    def build(phase: str, settings: list[str]) -> Config:
+        values = load_yaml(conf_dir / "phase" / f"{phase}.yaml")
+        values = {"phase": phase, **values, "model": model_values, "prompts": prompts}
+        for layer in ("all", phase):
+            values = _overlay(values, per_phase.get(layer, {}), whole=WHOLE)
+        values = _overlay(values, plan["overrides"].get(phase, {}), whole=WHOLE)
+        _all_is_lora(values)
+        for setting in settings:
+            values = _overlay(values, _parse_setting(setting))
+        values.update(train=list(train), valid=list(valid), init=init)
+        _drop_frozen_rates(values)
+        return from_dict(Config, values)
+
+    for other in plan["phases"]:  # a typo in the last phase must not show up after days
+        try:
+            build(other, [])
+        except ValueError as error:
+            raise ValueError(f"curriculum {curriculum}, phase {other}: {error}") from error
+    return build(phase, settings or [])
 
 
 def adopt(pretrained: str, base: str | Path, out: str | Path) -> str:
@@ -163,6 +175,24 @@ def _overlay(base: dict, layer: dict, whole: tuple[str, ...] = ()) -> dict:
         both = isinstance(value, dict) and isinstance(out.get(key), dict)
         out[key] = _overlay(out[key], value) if both and key not in whole else value
     return out
+
+
+def _layers(values, where: str) -> dict[str, dict]:
+    """Phase name -> keys; raises ValueError if it is anything else."""
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or any(not isinstance(v or {}, dict) for v in values.values()):
+        raise ValueError(f"{where}: found {values!r}, expected `<phase>: {{key: value, ...}}`")
+    return {str(name): layer or {} for name, layer in values.items()}
+
+
+def _all_is_lora(values: dict) -> None:
+    """Where a phase or curriculum trains the LLM, a model with LoRA trains that in its place."""
+    llm = values["model"].get("llm")
+    has_lora = isinstance(llm, dict) and llm.get("lora") is not None
+    if has_lora and isinstance(values.get("trainable"), dict):
+        if values["trainable"].get("llm") == "all":
+            values["trainable"] = {**values["trainable"], "llm": "lora"}
 
 
 def _parse_setting(setting: str) -> dict:
