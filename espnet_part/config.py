@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from espnet_part.prompt import TASKS
+from espnet_part.config_check import check_config
 
 
 @dataclass
@@ -115,83 +115,3 @@ class Config:
 
     def __post_init__(self):
         check_config(self)
-
-
-def check_config(config: Config) -> None:
-    """Raises ValueError where values do not go together."""
-    for key in ("tasks", "llm_tasks"):
-        value = getattr(config, key)
-        for task in [] if value == "all" else value:
-            if task not in TASKS:
-                raise ValueError(
-                    f"{key}: unknown task {task!r}; expected some of {' '.join(TASKS)}"
-                )
-    if not config.tasks:
-        raise ValueError("tasks: found none; a phase needs at least one task to train on")
-    trained = [
-        part for part, selector in config.trainable.items() if selector not in ("none", None)
-    ]
-    if not trained:
-        raise ValueError("trainable: no part trains; give one of encoder, adapter, llm a selector")
-    if config.llm_tasks != "all":
-        if "llm" not in trained:
-            raise ValueError("llm_tasks is set, but the LLM is frozen (trainable.llm: none)")
-        if not config.llm_tasks:
-            raise ValueError("llm_tasks: found no task; to freeze the LLM set trainable.llm: none")
-        for task in config.llm_tasks:
-            if task not in config.tasks:
-                raise ValueError(
-                    f"llm_tasks names {task!r}, but the phase trains on {config.tasks}"
-                )
-    selector, lora = config.trainable.get("llm"), config.model.llm.lora
-    if selector == "all" and lora is not None:
-        raise ValueError(
-            "trainable.llm: all, but the model has LoRA (model.llm.lora), which is there to train "
-            "in place of the rest; set trainable.llm: lora, or take a model YAML without llm.lora"
-        )
-    if selector == "lora" and lora is None:
-        raise ValueError(
-            "trainable.llm: lora, but the model has none; give the model YAML "
-            "`llm.lora: {r: ..., alpha: ..., dropout: ..., targets: [...]}`"
-        )
-    for key in ("task_shares", "task_weights"):
-        for task in getattr(config, key) or {}:
-            if task not in config.tasks:
-                raise ValueError(f"{key} names {task!r}, but the phase trains on {config.tasks}")
-    for part in trained:
-        if part not in config.lr:
-            raise ValueError(f"lr.{part} is missing: {part} trains in phase {config.phase}")
-    for part in config.lr:
-        if part not in trained:
-            raise ValueError(f"lr.{part} is set, but {part} is frozen in phase {config.phase}")
-    choices = {
-        "schedule": ("cosine", "linear", "constant"),
-        "compute_dtype": ("auto", "float32", "bfloat16"),
-    }
-    for key, allowed in choices.items():
-        if getattr(config, key) not in allowed:
-            raise ValueError(
-                f"{key}: found {getattr(config, key)!r}, expected {' | '.join(allowed)}"
-            )
-    narrow = [p for p in ("encoder", "llm") if getattr(config.model, p).dtype == "bfloat16"]
-    if config.compute_dtype == "float32" and narrow:
-        raise ValueError(
-            f"compute_dtype: float32, but model.{narrow[0]}.dtype is bfloat16; set both to float32"
-        )
-    positive = (
-        "max_steps",
-        "batch_cost",
-        "micro_cost",
-        "clip_norm",
-        "valid_interval",
-        "save_interval",
-        "log_interval",
-    )
-    for key in positive:
-        if not getattr(config, key) > 0:
-            raise ValueError(f"{key}: found {getattr(config, key)!r}, expected more than 0")
-    if not 0 <= config.source_dropout <= 1:
-        raise ValueError(f"source_dropout: found {config.source_dropout!r}, expected 0 to 1")
-    for factor in config.speed_perturb or []:
-        if not 0.5 <= factor <= 2:
-            raise ValueError(f"speed_perturb: found {factor!r}, expected factors from 0.5 to 2")

@@ -141,8 +141,13 @@ def adopt(pretrained: str, base: str | Path, out: str | Path) -> str:
     return files["part_model_file"]
 
 
-def write_config(config: Config, folder: str | Path) -> Path:
+def write_config(config: Config, folder: str | Path, restart: bool = False) -> Path:
     """Writes config.yaml into a phase's folder.
+
+    Args:
+        config: The phase.
+        folder: Its folder, made if need be.
+        restart: Whether a run in the folder is to be replaced, not continued.
 
     Raises:
         ValueError: The folder holds a run of another config.
@@ -151,8 +156,8 @@ def write_config(config: Config, folder: str | Path) -> Path:
     path = folder / "config.yaml"
     values = to_dict(config)
     started = (folder / "checkpoint.pth").exists() or (folder / ".finished").exists()
-    if started and path.exists():
-        old = load_yaml(path)
+    if started and path.exists() and not restart:
+        old = _with_defaults(load_yaml(path))
         changed = [key for key in sorted(_differences(old, values)) if key != "valid"]
         if changed:
             raise ValueError(
@@ -166,6 +171,14 @@ def write_config(config: Config, folder: str | Path) -> Path:
     )
     temporary.replace(path)
     return path
+
+
+def _with_defaults(values: dict) -> dict:
+    """A config of an earlier version, with the keys that came since."""
+    try:
+        return to_dict(from_dict(Config, values))
+    except ValueError:
+        return values
 
 
 def _overlay(base: dict, layer: dict, whole: tuple[str, ...] = ()) -> dict:

@@ -24,6 +24,7 @@ from espnet2.utils.types import int_or_none, str2bool, str_or_none
 
 from espnet_part.build import build_model
 from espnet_part.config import Config
+from espnet_part.curriculum import write_config
 from espnet_part.loading import load_model
 from espnet_part.loop import Stopped
 from espnet_part.model import PARTModel
@@ -79,7 +80,7 @@ class PARTTask(AbsTask):
     @classmethod
     def add_process_options(cls, group) -> None:
         """ESPnet's options for several processes, as its launcher passes them."""
-        group.add_argument("--dist_backend", default="nccl", help="nccl, or gloo for CPUs")
+        group.add_argument("--dist_backend", default="nccl", help="nccl; CPUs use gloo")
         group.add_argument("--dist_init_method", default="env://", help="as in torch.distributed")
         group.add_argument("--dist_world_size", type=int_or_none, help="number of nodes")
         group.add_argument("--dist_rank", type=int_or_none, help="rank of this node")
@@ -193,6 +194,8 @@ class PARTTask(AbsTask):
         )
         for name in ("httpx", "matplotlib", "PIL"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        if args.ngpu == 0 and option.dist_backend == "nccl":
+            option.dist_backend = "gloo"  # ESPnet's default is for GPUs only
         option.init_torch_distributed()
         device = torch.device("cpu")
         if args.ngpu > 0:
@@ -206,7 +209,9 @@ class PARTTask(AbsTask):
             model.set_trainable(config.trainable, config.llm_tasks)
             logging.info("%s", yaml.safe_dump(to_dict(config), sort_keys=False))
             return
-        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+        if processes.first:
+            # Also where options replaced keys of --config: this file alone repeats the run.
+            write_config(config, Path(args.output_dir), restart=not args.resume)
         try:
             cls.trainer.run(
                 model=model,
