@@ -149,8 +149,10 @@ make_venv() { # <python> <folder>
     "${check_only}" && return
     [ -x "${folder}/bin/python" ] || "${python}" -m venv "${folder}"
     "${folder}/bin/python" -m pip install -q --disable-pip-version-check setuptools==73.0.1 wheel < /dev/null
-    "${folder}/bin/python" -m pip install -q --disable-pip-version-check --progress-bar off \
-        -c constraints.txt -r requirements.txt -r requirements-dev.txt < /dev/null
+    # What is fetched and built is shown, so that minutes do not pass in silence.
+    "${folder}/bin/python" -m pip install --disable-pip-version-check --progress-bar off \
+        -c constraints.txt -r requirements.txt -r requirements-dev.txt < /dev/null |
+        { grep -E '^ *(Downloading|Building|Installing) ' || true; }
     "${folder}/bin/python" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . < /dev/null
     say "trying all imports"
     check_imports "${folder}/bin/python" || fail "the environment does not work (see above); remove ${folder} and try again"
