@@ -121,7 +121,7 @@ def check_packing(llm: nn.Module) -> None:
     try:
         both = llm(**packed_inputs(embeds_MD, position_M, [4, 4])).logits[0, 4:].float()
         alone = llm(**packed_inputs(embeds_MD[4:], position_M[4:], [4])).logits[0].float()
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{type(llm).__name__} cannot be run packed: {error}") from error
     finally:
         llm.train(was_training)

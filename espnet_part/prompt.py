@@ -66,6 +66,13 @@ def check_templates(templates: dict) -> dict:
                 "and without_source"
             )
         for form, text in forms.items():
+            if not isinstance(text, str):
+                raise ValueError(f"prompts, {task}.{form}: found {text!r}, expected text")
+            if form == "without_source" and "{src}" in text:
+                raise ValueError(
+                    f"prompts, {task}.{form}: {text!r} names the source language, which this form "
+                    "is there to leave out"
+                )
             wanted = (*slots, "{src}") if form == "with_source" else slots
             missing = [slot for slot in wanted if slot not in text]
             if missing:
