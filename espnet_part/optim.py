@@ -40,7 +40,7 @@ def build_optimizer(
 
 
 def lr_factor(step: int, max_steps: int, warmup_steps: int, schedule: str, final: float) -> float:
-    """Share of the peak rate at `step` (from 0): linear warm-up, then the schedule down to `final`."""
+    """Share of the peak rate at `step` (from 0): linear warm-up, then down to `final`."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     if schedule == "constant":
@@ -68,7 +68,7 @@ def gradient_norms(model: nn.Module) -> dict[str, float]:
 
 
 def clip_gradients(model: nn.Module, norms: dict[str, float], limit: float) -> float:
-    """Scales all gradients so that their common norm is at most `limit`; returns the norm before."""
+    """Scales all gradients to a common norm of at most `limit`; returns the norm before."""
     total = math.sqrt(sum(norm**2 for norm in norms.values()))
     if math.isfinite(total) and total > limit:
         for parameter in model.parameters():

@@ -1,8 +1,8 @@
-"""Renders a row to token ids: one renderer for training and for decoding.
+r"""Renders a row to token ids: one renderer for training and for decoding.
 
-The instruction goes into the LLM's own chat template; a tokenizer without one (a base LLM) gets the
-plain form ``<instruction>\n``. Every piece that a user or a data file supplies is tokenized with
-special tokens split, so that a transcript that spells ``<|im_end|>`` cannot end the turn.
+The instruction goes into the LLM's own chat template; a tokenizer without one (a base LLM) gets
+the plain form ``<instruction>\n``. Every piece that a user or a data file supplies is tokenized
+with special tokens split, so that a transcript that spells ``<|im_end|>`` cannot end the turn.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ LANGUAGES = {
     "id": "Indonesian",
     "ar": "Arabic",
 }
-# Written into the chat template and cut out again: private-use characters, which no template strips.
+# Written into the chat template and cut out again: private-use characters, which none strips.
 _SPEECH, _SOURCE, _ANSWER = "\ue000", "\ue001", "\ue002"
 
 
 @dataclass(frozen=True)
 class RenderedPrompt:
-    """Token ids before and after the place of the speech; a text row has all of them in `before`."""
+    """Token ids before and after the place of the speech; a text row has all in `before`."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
@@ -149,7 +149,7 @@ class Prompter:
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
 
     def decode(self, ids: list[int]) -> str:
-        """Text of an answer's ids: up to the first end token, special tokens dropped, on one line."""
+        """Text of an answer's ids up to the first end token, no special tokens, on one line."""
         for position, token in enumerate(ids):
             if token in self.end_token_ids:
                 ids = ids[:position]
@@ -196,7 +196,7 @@ class Prompter:
             found.append(self.tokenizer.eos_token_id)
         if not found:
             raise ValueError(
-                f"the tokenizer {self.tokenizer.name_or_path!r} has neither an end-of-turn token in "
-                "its chat template nor an eos token; the model could not learn to stop"
+                f"the tokenizer {self.tokenizer.name_or_path!r} has neither an end-of-turn token "
+                "in its chat template nor an eos token; the model could not learn to stop"
             )
         return found
