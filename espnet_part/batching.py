@@ -174,7 +174,7 @@ class BatchPlan:
             least = loads.index(min(loads))
             shares[least].append(i)
             loads[least] += cost[i]
-        pieces = [_fill(share, cost, micro_cost) for share in shares]
+        pieces = [fill(share, cost, micro_cost) for share in shares]
         count = max(len(piece) for piece in pieces)
         mine = pieces[rank] + [[]] * (count - len(pieces[rank]))
         return [[rows[i] for i in piece] for piece in mine]
@@ -219,7 +219,7 @@ class BatchPlan:
         return manifest.meta["tasks"][int(manifest.index["task"][source.rows[0]])] == task
 
 
-def _fill(share: list[int], cost: list[float], limit: float) -> list[list[int]]:
+def fill(share: list[int], cost, limit: float) -> list[list[int]]:
     """Cuts rows, in order, into pieces whose cost stays within `limit`."""
     pieces: list[list[int]] = []
     room = 0.0

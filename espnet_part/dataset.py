@@ -14,7 +14,7 @@ import torch
 
 from espnet_part.audio import change_speed, load_audio
 from espnet_part.augment import utterance_seed
-from espnet_part.batching import BatchPlan
+from espnet_part.batching import BatchPlan, fill, row_cost
 from espnet_part.datadir import Row
 from espnet_part.manifest import Manifest
 from espnet_part.prompt import LANGUAGES, TASKS, Prompter
@@ -192,29 +192,23 @@ def _quiet_worker(_: int) -> None:
 
 def valid_batches(
     manifests: list[Manifest],
+    tasks: list[str],
     loader: ExampleLoader,
     micro_cost: float,
     rank: int,
     world_size: int,
 ):
-    """Yields (batch, clip keys) over all rows of the dev manifests, dealt out to the processes.
+    """Yields (batch, examples) over the dev rows of some tasks, dealt out to the processes.
 
     Every process yields the same number; what it has no rows for is None.
     """
-    from espnet_part.batching import row_cost
-
     for manifest in manifests:
         index = manifest.index
         costs = row_cost(index["samples"], index["n_source"], index["n_target"])
-        order = np.argsort(costs, kind="stable")
-        pieces: list[list[int]] = []
-        room = 0.0
-        for i in order:
-            if not pieces or costs[i] > room:
-                pieces.append([])
-                room = micro_cost
-            pieces[-1].append(int(i))
-            room -= costs[i]
+        wanted = [i for i, task in enumerate(manifest.meta["tasks"]) if task in tasks]
+        rows = np.flatnonzero(np.isin(index["task"], wanted))
+        rows = rows[np.argsort(costs[rows], kind="stable")]
+        pieces = fill(rows.tolist(), costs, micro_cost)
         for start in range(0, len(pieces), world_size):
             mine = start + rank
             piece = pieces[mine] if mine < len(pieces) else []

@@ -57,6 +57,7 @@ class PARTTrainer(Trainer):
         dataset = StepDataset(plan, loader, processes.rank, processes.world_size, config.micro_cost)
         validation = Validation(
             [Manifest.open(folder) for folder in config.valid],
+            config.tasks,
             ExampleLoader(model.prompter, config.seed),
             config.micro_cost,
             config.listen_rows,

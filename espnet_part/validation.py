@@ -22,6 +22,7 @@ class Validation:
 
     Args:
         manifests: Of the dev sets.
+        tasks: Tasks whose rows are read: those that the phase trains on.
         loader: Without augmentation.
         micro_cost: Budget of a forward.
         listen_rows: About how many rows to repeat with the wrong audio.
@@ -31,12 +32,14 @@ class Validation:
     def __init__(
         self,
         manifests: list[Manifest],
+        tasks: list[str],
         loader: ExampleLoader,
         micro_cost: float,
         listen_rows: int,
         processes: Processes,
     ):
-        self.manifests, self.loader, self.micro_cost = manifests, loader, micro_cost
+        self.manifests, self.tasks = manifests, tasks
+        self.loader, self.micro_cost = loader, micro_cost
         self.listen_rows, self.processes = listen_rows, processes
 
     @torch.no_grad()
@@ -50,7 +53,12 @@ class Validation:
         probe = torch.zeros(3, dtype=torch.float64, device=processes.device)  # right, wrong, tokens
         left = self.listen_rows / processes.world_size
         batches = valid_batches(
-            self.manifests, self.loader, self.micro_cost, processes.rank, processes.world_size
+            self.manifests,
+            self.tasks,
+            self.loader,
+            self.micro_cost,
+            processes.rank,
+            processes.world_size,
         )
         for batch, examples in batches:
             if batch is None:

@@ -67,6 +67,7 @@ def make_loop(values, folder, processes=None, dataset=None, dropout=True, worker
     )
     validation = Validation(
         [Manifest.open(path) for path in config.valid],
+        config.tasks,
         ExampleLoader(model.prompter, config.seed),
         config.micro_cost,
         config.listen_rows,
