@@ -24,8 +24,8 @@ from espnet_part.validation import Validation
 class PARTTrainer(Trainer):
     """Trains one phase with the step-based loop of `espnet_part.loop`.
 
-    ESPnet's own epoch loop resumes only between epochs, weights micro-batches equally, and clips and
-    scales in ways that differ between one process and many; see docs/method.md.
+    ESPnet's own epoch loop resumes only between epochs, weights micro-batches equally, and clips
+    and scales in ways that differ between one process and many; see docs/method.md.
     """
 
     @classmethod
