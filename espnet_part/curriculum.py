@@ -212,7 +212,10 @@ def _parse_setting(setting: str) -> dict:
     key, equals, value = setting.partition("=")
     if not equals or not key:
         raise ValueError(f"setting {setting!r}: expected key=value, such as lr.adapter=1e-4")
-    out = yaml.safe_load(value)
+    try:
+        out = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"setting {setting!r}: the value is not YAML: {error}") from error
     for name in reversed(key.split(".")):
         out = {name: out}
     return out
