@@ -347,7 +347,7 @@ MODEL_KEYS = {
 
 @pytest.fixture(scope="module")
 def folder_of(parts, tmp_path_factory):
-    """A tiny part by name; `other`: an encoder of other weights, `tokenizer`: one without merges."""
+    """A tiny part by name; `other` has other weights than the encoder, `tokenizer` no merges."""
     import toy_parts
     from tokenizers import Tokenizer
 
