@@ -34,9 +34,9 @@ class EncoderRecipe:
     heads: int = 4
     ffn: int = 384
     dropout: float = 0.1
-    speakers: str = "all"  # or names joined by commas: only these are heard in pre-training
-    clips: int = 4000  # training strings used at most
-    steps: int = 600
+    speakers: str = "george,jackson,lucas,theo"  # heard in pre-training, or "all"
+    clips: int = 2000  # training strings used at most
+    steps: int = 400
     batch: int = 32
     lr: float = 2e-3
     warmup: int = 100

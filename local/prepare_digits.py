@@ -173,7 +173,11 @@ def prepare(fsdd: Path, out: Path, repeats: dict[str, int], n_text: int, seed: i
         held_out |= {digits for _, digits, _ in clips[split]} if split != "train" else set()
     everything = (SOURCE, *TARGETS)
     write_datadir(out / "train", list(speech_rows(clips["train"], everything)))
-    write_datadir(out / "dev", list(speech_rows(clips["dev"], everything)))
+    # Dev is read every few hundred steps: one translation of each clip, the languages in turn.
+    dev = list(speech_rows(clips["dev"], (SOURCE,)))
+    for number, tgt in enumerate(TARGETS):
+        dev += speech_rows(clips["dev"][number :: len(TARGETS)], (tgt,))
+    write_datadir(out / "dev", dev)
     text = random_strings(n_text, random.Random(f"{seed} text"), held_out)
     write_datadir(out / "train_text", list(text_rows(text)))
     write_datadir(out / "digits_test_asr_en", list(speech_rows(clips["test"], (SOURCE,))))

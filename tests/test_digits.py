@@ -117,6 +117,8 @@ def test_folders(prepared):
         assert {(r.task, r.src, r.tgt) for r in rows} == {("st", "en", tgt)}
         assert [say(unsay(r.source), tgt) for r in rows] == [r.target for r in rows]
         assert [r.path for r in rows] == [r.path for r in test]  # rows of one clip share it
+    assert len(train) == 7 * len({r.path for r in train})
+    assert len(dev) == 2 * len({r.path for r in dev})  # asr, and one language in turn
     text = rows_of(prepared / "train_text")
     assert len(text) == 20 * len(TARGETS)
     assert all(r.task == "mt" and r.path is None for r in text)

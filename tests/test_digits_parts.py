@@ -75,38 +75,35 @@ def test_tokens_never_span_two_digits(prompter):
     assert prompter.decode(prompter.target(other)) == other
 
 
-def test_stretch_keeps_order_and_tells_repeats_apart():
+def test_stretch_puts_blanks_between_tokens():
     rng = random.Random(0)
-    assert digits_llm.stretch(4, rng, 0.0) == [0, 1, 2, 3]
-    for _ in range(50):
-        line = digits_llm.stretch(4, rng, 1.0)
-        heard = [p for i, p in enumerate(line) if p >= 0 and (i == 0 or line[i - 1] != p)]
-        assert heard == [0, 1, 2, 3]
-        edges = [i for i in range(1, len(line)) if line[i] != line[i - 1] and line[i] >= 0]
-        assert all(line[i - 1] == -1 for i in edges)  # a blank before every new token
+    assert digits_llm.stretch([7, 7, 8], 0, rng, 0.0) == [7, 7, 8]
+    lines = [digits_llm.stretch([7, 7, 8, 9], 0, rng, 1.0) for _ in range(50)]
+    assert all([t for t in line if t] == [7, 7, 8, 9] for line in lines)
+    assert max(map(len, lines)) > 16 and len({len(line) for line in lines}) > 8
 
 
 def test_rows_end_with_the_target_and_are_soft_only_for_speech(prompter):
     rows = digits_llm.make_rows(prompter, ["305"] * 50, random.Random(0))
-    assert any(any(soft) for _, _, soft, _ in rows) and not all(any(s) for _, _, s, _ in rows)
+    assert any(any(soft) for _, soft, _ in rows) and not all(any(soft) for _, soft, _ in rows)
     targets = [tuple(prompter.target(say("305", language))) for language in WORDS]
-    for ids, blank, soft, n_target in rows:
+    blank = prompter.tokenizer.pad_token_id
+    for ids, soft, n_target in rows:
         assert tuple(ids[-n_target:]) in targets
-        assert not any(b and not s for b, s in zip(blank, soft, strict=True))
-    ids_BL, blank_BL, soft_BL, labels_BL = digits_llm.collate(rows)
-    assert (labels_BL >= 0).sum() == sum(row[3] for row in rows)
+        assert not any(i == blank and not s for i, s in zip(ids, soft, strict=True))
+    ids_BL, soft_BL, labels_BL = digits_llm.collate(rows)
+    assert (labels_BL >= 0).sum() == sum(row[2] for row in rows)
     assert (labels_BL[labels_BL >= 0] == ids_BL[labels_BL >= 0]).all()
     assert not (soft_BL & (labels_BL >= 0)).any()
 
 
-def test_blanks_are_zero_and_noise_is_soft_only(prompter):
+def test_noise_is_only_where_speech_stands(prompter):
     recipe = digits_llm.LLMRecipe(layers=1, width=16, heads=2, kv_heads=1, ffn=16)
     llm = digits_llm.build_llm(recipe, prompter.tokenizer)
     rows = digits_llm.make_rows(prompter, ["305", "111", "999"] * 5, random.Random(0))
-    ids_BL, blank_BL, soft_BL, _ = digits_llm.collate(rows)
-    quiet_BLD = digits_llm.embed(llm, ids_BL, blank_BL, soft_BL, 0.0, None)
-    loud_BLD = digits_llm.embed(llm, ids_BL, blank_BL, soft_BL, 0.3, None)
-    assert not quiet_BLD[blank_BL].any()
+    ids_BL, soft_BL, _ = digits_llm.collate(rows)
+    quiet_BLD = digits_llm.embed(llm, ids_BL, soft_BL, 0.0, None)
+    loud_BLD = digits_llm.embed(llm, ids_BL, soft_BL, 0.3, None)
     assert torch.equal(quiet_BLD[~soft_BL], loud_BLD[~soft_BL])
     assert not torch.equal(quiet_BLD[soft_BL], loud_BLD[soft_BL])
     assert 0 <= digits_llm.exact_match(llm, rows) <= 100
@@ -128,7 +125,7 @@ def test_parts_are_made_loadable_and_kept(data, tmp_path, monkeypatch, capsys):
 
     threads = torch.get_num_threads()
     monkeypatch.setattr(make_parts_digits.multiprocessing, "get_context", lambda _: Context)
-    encoder = digits_encoder.EncoderRecipe(**TINY)
+    encoder = digits_encoder.EncoderRecipe(**TINY, speakers="all")
     llm = digits_llm.LLMRecipe(**TINY, kv_heads=1)
     make_parts_digits.make_parts(data, tmp_path, encoder, llm)
     torch.set_num_threads(threads)
