@@ -36,11 +36,11 @@ PROMPTS = Path(__file__).resolve().parent.parent / "conf" / "prompts.yaml"
 DEV, TEST = "dev", "digits_test_asr_en"
 
 
-def settings_of(recipe, inputs: list[Path]) -> dict:
-    """What a part is made with: the recipe, and a digest of the files that it reads."""
-    digest = hashlib.sha256()
-    for path in inputs:
-        digest.update(path.read_bytes())
+def settings_of(recipe, folders: list[Path], templates: str = "") -> dict:
+    """What a part is made with: the recipe, and a digest of the texts that it depends on."""
+    digest = hashlib.sha256(templates.encode())
+    for folder in folders:
+        digest.update("\n".join(f"{row.utt_id} {row.target}" for row in asr_rows(folder)).encode())
     return dataclasses.asdict(recipe) | {"inputs": digest.hexdigest()}
 
 
@@ -120,13 +120,12 @@ def make_parts(data: Path, out: Path, encoder: EncoderRecipe, llm: LLMRecipe) ->
                 f"python local/prepare_digits.py FSDD {data}"
             )
     out.mkdir(parents=True, exist_ok=True)
-    texts = [data / name / "text" for name in ("train", DEV, TEST)]
+    templates = PROMPTS.read_text(encoding="utf-8")
     jobs = []
-    for name, make, recipe, inputs in (
-        ("encoder", make_encoder, encoder, [texts[0]]),
-        ("llm", make_llm, llm, [*texts[1:], PROMPTS]),
+    for name, make, recipe, settings in (
+        ("encoder", make_encoder, encoder, settings_of(encoder, [data / "train"])),
+        ("llm", make_llm, llm, settings_of(llm, [data / DEV, data / TEST], templates)),
     ):
-        settings = settings_of(recipe, inputs)
         if is_made(out / name, settings):
             print(f"{name}: {out / name} is made")
             continue
