@@ -44,7 +44,7 @@ class Validation:
 
     @torch.no_grad()
     def run(self, model: PARTModel) -> dict[str, float]:
-        """Means over all processes: loss, acc, by task and language, ``listen``; {} without rows."""
+        """Means over all processes: loss, acc, by task and language, ``listen``; {} if no rows."""
         processes = self.processes
         model.eval()
         table = torch.zeros(
