@@ -66,7 +66,9 @@ def set_modes(model: nn.Module, training: bool) -> None:
     """Sets train or eval mode; what is frozen stays in eval mode (dropout, norm statistics)."""
     nn.Module.train(model, False)
     if training:
-        _train_where_trainable(model, parent=True)
+        found: dict[nn.Module, bool | None] = {}
+        _find_trained(model, found)
+        _train_where_trainable(model, True, found)
 
 
 def part_table(model: nn.Module, lr: dict[str, float]) -> list[dict]:
@@ -167,12 +169,27 @@ def _globs(part: str, names: list[str], globs: list[str]) -> set[str]:
     return found
 
 
-def _train_where_trainable(module: nn.Module, parent: bool) -> None:
-    parameters = list(module.parameters())
+def _find_trained(module: nn.Module, found: dict[nn.Module, bool | None]) -> None:
+    """Notes for a module and all in it whether anything trains there; None without parameters.
+
+    From the leaves up: this runs in every step, and asking each module for all of its parameters
+    would cost tens of milliseconds in a large model.
+    """
+    inside = [p.requires_grad for p in module._parameters.values() if p is not None]
+    for child in module.children():
+        _find_trained(child, found)
+        inside += [] if found[child] is None else [bool(found[child])]
+    found[module] = any(inside) if inside else None
+
+
+def _train_where_trainable(
+    module: nn.Module, parent: bool, found: dict[nn.Module, bool | None]
+) -> None:
+    trains = found[module]
     # A module without parameters (dropout, activation) does as the module it is part of.
-    module.training = any(p.requires_grad for p in parameters) if parameters else parent
+    module.training = parent if trains is None else trains
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         # Batch statistics would make a clip depend on its batch mates and on their padding.
         module.training = False
     for child in module.children():
-        _train_where_trainable(child, module.training)
+        _train_where_trainable(child, module.training, found)

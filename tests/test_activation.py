@@ -172,7 +172,7 @@ def test_accumulation(make_model, make_batch, config_values, tmp_path, setting):
 def test_checkpointing_recomputes_trained_blocks(make_model, make_batch, setting, runs):
     model = build(make_model, setting, CHOSEN)
     calls = []
-    model.llm.model.layers[0].mlp.register_forward_hook(lambda *_: calls.append(1))
+    model.llm.model.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
     backward(model, make_batch(model, TASKS), 50)
     assert len(calls) == runs
 

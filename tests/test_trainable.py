@@ -1,3 +1,4 @@
+import ast
 import re
 
 import pytest
@@ -182,16 +183,23 @@ def test_the_plan_covers_all_curricula(conf_dir):
 @pytest.mark.parametrize("model_name", all_models())
 def test_exact_names_and_counts_at_true_size(conf_dir, meta_model, model_name):
     model = meta_model(model_name)
-    source = model.sources["encoder"]
+    plans: dict[str, str] = {}
     for curriculum, phases in PLAN.items():
         for phase, plan in phases.items():
             config = merge(conf_dir, model_name, curriculum, phase, ["t"], ["v"])
-            model.set_trainable(config.trainable, config.llm_tasks)
-            trains = {name for name, p in model.named_parameters() if p.requires_grad}
-            assert trains == expected_names(model, model_name, plan, source), (curriculum, phase)
-            if model_name in COUNTS:
-                assert counts(model) == expected_counts(model_name, plan), (curriculum, phase)
-            assert set(config.lr) == {part for part, n in counts(model).items() if n}
+            letters = {"encoder": "e8", "adapter": "a", "llm": "l"}
+            assert set(config.lr) == {p for p, some in letters.items() if set(some) & set(plan)}
+            policy = repr((sorted(config.trainable.items()), config.llm_tasks))
+            assert plans.setdefault(policy, plan) == plan, (curriculum, phase)
+    assert set(plans.values()) == {plan for phases in PLAN.values() for plan in phases.values()}
+    for policy, plan in plans.items():
+        trainable, llm_tasks = ast.literal_eval(policy)
+        model.set_trainable(dict(trainable), llm_tasks)
+        trains = {name for name, p in model.named_parameters() if p.requires_grad}
+        expected = expected_names(model, model_name, plan, model.sources["encoder"])
+        assert trains == expected, policy
+        if model_name in COUNTS:
+            assert counts(model) == expected_counts(model_name, plan), policy
 
 
 def counts(model) -> dict[str, int]:
@@ -374,34 +382,40 @@ def test_batch_norms_keep_their_statistics(prompts, parts, make_batch, config_va
 # ----- fp32 masters -----
 
 
-def test_masters_move_where_bf16_would_stand_still(make_model, make_batch, config_values, tmp_path):
-    one_layer = dict(toy_parts.ENCODER_SIZES["sensevoice"], num_hidden_layers=3)
-    encoder = {"source": None, "config": one_layer}  # only the LLM matters here
-    changes = {"model": {"llm": {"dtype": "bfloat16"}, "encoder": encoder}}
-    values = phase_values(config_values, "0", **changes)
+ONE_PART = dict(toy_parts.ENCODER_SIZES["sensevoice"], num_hidden_layers=3)
+BF16_LLM = {
+    "llm": {"dtype": "bfloat16"},
+    "encoder": {"source": None, "config": ONE_PART},  # only the LLM matters here
+}
+
+
+def test_masters_move(make_model, make_batch, config_values, tmp_path):
+    values = phase_values(config_values, "0", model=BF16_LLM)
     values.update(lr={"llm": 1e-5}, schedule="constant", max_steps=100, weight_decay=0.0)
-    model = make_model(**changes, **ADAPTER_ONLY)
+    model = make_model(model=BF16_LLM, **ADAPTER_ONLY)
     model.set_trainable(values["trainable"])
     before = snapshot(model.llm)
     loop = make_loop(model, values, tmp_path)
-    batches = [make_batch(model, ["mt"] * count) for count in (2, 4)]
+    batches = [make_batch(model, ["mt"] * count) for count in (1, 3)]
     for step in range(100):
         update(loop, batches[step % 2])
     assert moved_share(model.llm, before) > 0.95
 
-    plain = make_model(**changes)  # the control: the same steps on bf16 weights
-    plain.llm.requires_grad_(True)
-    before = snapshot(plain.llm)
-    optimizer = torch.optim.AdamW(plain.llm.parameters(), 1e-5, betas=(0.9, 0.98), weight_decay=0)
-    plain.encoder.requires_grad_(False)
-    plain.adapter.requires_grad_(False)
+
+def test_bf16_weights_would_stand_still(make_model, make_batch):
+    """The control: the same steps on weights without masters."""
+    model = make_model(model=BF16_LLM, **ADAPTER_ONLY).requires_grad_(False)
+    model.llm.requires_grad_(True)
+    before = snapshot(model.llm)
+    batches = [make_batch(model, ["mt"] * count) for count in (1, 3)]
+    optimizer = torch.optim.AdamW(model.llm.parameters(), 1e-5, betas=(0.9, 0.98), weight_decay=0)
     for step in range(100):
         with torch.autocast("cpu", torch.bfloat16):
-            plain(**batches[step % 2])[0].backward()
+            model(**batches[step % 2])[0].backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert {p.dtype for p in plain.llm.parameters()} == {torch.bfloat16}
-    assert moved_share(plain.llm, before) < 0.5
+    assert {p.dtype for p in model.llm.parameters()} == {torch.bfloat16}
+    assert moved_share(model.llm, before) < 0.5
 
 
 def moved_share(module, before: dict) -> float:
