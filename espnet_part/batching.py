@@ -94,12 +94,8 @@ class BatchPlan:
             for task in (task for task in present if task in tasks):
                 totals = [v for k, v in manifest.meta["totals"].items() if k.split()[0] == task]
                 size = sum(total["rows"] for total in totals)
-                # A folder of one task, the usual case, needs no list of its rows.
-                rows = (
-                    None
-                    if size == len(index)
-                    else np.flatnonzero(index["task"] == names.index(task)).astype(np.int64)
-                )
+                # A folder of one task needs no list of its rows; others take 4 bytes a row.
+                rows = None if size == len(index) else _places(index["task"], names.index(task))
                 cost = sum(total["cost"] for total in totals) / size
                 found.append((task, _Source(number, rows, size, size, cost)))
         for task in tasks:
@@ -137,7 +133,7 @@ class BatchPlan:
                 for turn in np.unique(passes):
                     these = here[passes == turn]
                     row = permuted(place[passes == turn], source.size, self._key(2, number, turn))
-                    row = row if source.rows is None else source.rows[row]
+                    row = row if source.rows is None else source.rows[row].astype(np.int64)
                     entry = self.manifests[source.manifest].index[row]
                     manifest_of[these], row_of[these] = source.manifest, row
                     cost[these] = row_cost(entry["samples"], entry["n_source"], entry["n_target"])
@@ -146,12 +142,11 @@ class BatchPlan:
         order = np.argsort(cost * rng.uniform(0.9, 1.1, len(cost)), kind="stable")[::-1]
         # Cut at equal shares of the block's cost: always `block_steps` batches, none of them empty.
         share = (np.cumsum(cost[order]) - cost[order] / 2) / cost.sum() * self.block_steps
-        cuts = np.searchsorted(share, np.arange(1, self.block_steps))
-        batches = list(np.split(order, cuts))
-        while any(len(batch) == 0 for batch in batches):  # a row dearer than the whole budget
-            empty = next(i for i, batch in enumerate(batches) if len(batch) == 0)
-            longest = max(range(len(batches)), key=lambda i: len(batches[i]))
-            batches[empty], batches[longest] = np.split(batches[longest], [1])
+        count = np.arange(1, self.block_steps)
+        cuts = np.searchsorted(share, count)
+        # A row dearer than the whole budget moves the cuts behind it on, so that none coincide.
+        cuts = np.maximum.accumulate(np.maximum(cuts, count) - count) + count
+        batches = np.split(order, np.minimum(cuts, len(order) - self.block_steps + count))
         turn = rng.permutation(self.block_steps)
         return [[(int(manifest_of[i]), int(row_of[i])) for i in batches[j]] for j in turn]
 
@@ -217,6 +212,17 @@ class BatchPlan:
         if source.rows is None:
             return True
         return manifest.meta["tasks"][int(manifest.index["task"][source.rows[0]])] == task
+
+
+def _places(tasks: np.ndarray, wanted: int) -> np.ndarray:
+    """Where `tasks` (rows,) has `wanted`, scanned in pieces: the list alone takes memory."""
+    piece = 1 << 20
+    small = np.uint32 if len(tasks) <= 1 << 32 else np.int64
+    found = [
+        (np.flatnonzero(tasks[start : start + piece] == wanted) + start).astype(small)
+        for start in range(0, len(tasks), piece)
+    ]
+    return np.concatenate(found)
 
 
 def fill(share: list[int], cost, limit: float) -> list[list[int]]:

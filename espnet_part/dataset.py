@@ -6,7 +6,6 @@ Shapes: A clips, T samples, N text tokens, B rows.
 from __future__ import annotations
 
 import logging
-import signal
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +52,8 @@ class ExampleLoader:
         seed: Of all random choices, together with step and utterance id.
         source_dropout: Share of prompts that do not name the source language.
         speed_perturb: Factors, one drawn per row and step; None plays as recorded.
+        min_samples: Shortest clip that the encoder can make something of.
+        max_samples: Longest clip that it takes; None without a limit.
     """
 
     def __init__(
@@ -61,17 +62,20 @@ class ExampleLoader:
         seed: int = 0,
         source_dropout: float = 0.0,
         speed_perturb: list[float] | None = None,
+        min_samples: int = 0,
+        max_samples: int | None = None,
     ):
         self.prompter = prompter
         self.seed = seed
         self.source_dropout = source_dropout
         self.speed_perturb = speed_perturb
+        self.min_samples, self.max_samples = min_samples, max_samples
 
     def load(self, row: Row, step: int) -> Example:
         """Loads one row for one step.
 
         Raises:
-            ValueError: Audio that cannot be read.
+            ValueError: Audio that cannot be read, or is too short or long for the encoder.
         """
         seed = utterance_seed(self.seed, step, row.utt_id)
         rng = np.random.default_rng(seed)
@@ -79,13 +83,27 @@ class ExampleLoader:
         wave = None
         if row.path is not None:
             wave = load_audio(row.path, row.start_sec, row.end_sec)
+            self._check_length(wave, row)
             if self.speed_perturb:
-                wave = change_speed(wave, float(rng.choice(self.speed_perturb)))
+                changed = change_speed(wave, float(rng.choice(self.speed_perturb)))
+                # A clip near a limit must not be lost by the factor it drew.
+                wave = changed if self._fits(len(changed)) else wave
         prompt = self.prompter.prompt(row.task, row.src, row.tgt, row.source, lid)
         target = self.prompter.target(row.target)
         tokens = [*prompt.before, *prompt.after, *target]
         place = len(prompt.before) if prompt.has_speech else 0
         return Example(row, wave, tokens, place, len(target), seed)
+
+    def _fits(self, samples: int) -> bool:
+        return samples >= self.min_samples and samples <= (self.max_samples or samples)
+
+    def _check_length(self, wave: np.ndarray, row: Row) -> None:
+        if not self._fits(len(wave)):
+            longest = "any length" if self.max_samples is None else f"{self.max_samples}"
+            raise ValueError(
+                f"{row.path}: found {len(wave)} samples at 16 kHz, expected {self.min_samples} to "
+                f"{longest} for this encoder; filter such clips out in stage 4"
+            )
 
 
 def collate(examples: list[Example]) -> dict[str, torch.Tensor]:
@@ -165,29 +183,6 @@ def load_rows(
         except ValueError as error:
             skipped.append(f"{row.utt_id}: {error}")
     return examples
-
-
-def step_loader(
-    dataset: StepDataset, first: int, last: int, workers: int
-) -> torch.utils.data.DataLoader:
-    """Loads steps first .. last - 1 in order, ahead of need, whatever the number of workers."""
-    return torch.utils.data.DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=range(first, last),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=_quiet_worker,
-    )
-
-
-def _quiet_worker(_: int) -> None:
-    # One thread each: the workers must not fight the training process for its cores.
-    torch.set_num_threads(1)
-    logging.getLogger().setLevel(logging.WARNING)
-    # Schedulers send SIGTERM to every process of a job. The training process saves and then ends
-    # its workers; should they die before, it could not finish the step.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def valid_batches(

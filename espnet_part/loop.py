@@ -15,7 +15,7 @@ from torch import Tensor
 from espnet_part.augment import utterance_seed
 from espnet_part.checkpoint import read_checkpoint, remove_leftovers, write_atomically
 from espnet_part.config import Config
-from espnet_part.dataset import StepDataset, step_loader
+from espnet_part.dataset import StepDataset
 from espnet_part.meter import Meter
 from espnet_part.model import PARTModel
 from espnet_part.optim import (
@@ -26,6 +26,7 @@ from espnet_part.optim import (
     set_learning_rates,
 )
 from espnet_part.parallel import Processes, no_sync, unused_parameters
+from espnet_part.prefetch import step_loader
 from espnet_part.progress import Progress, by_task, duration
 from espnet_part.validation import Validation
 

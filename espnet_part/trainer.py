@@ -51,14 +51,15 @@ class PARTTrainer(Trainer):
         plan = BatchPlan(
             manifests, config.tasks, config.batch_cost, config.task_shares, config.seed
         )
+        limits = model.encoder.min_samples, model.encoder.max_samples
         loader = ExampleLoader(
-            model.prompter, config.seed, config.source_dropout, config.speed_perturb
+            model.prompter, config.seed, config.source_dropout, config.speed_perturb, *limits
         )
         dataset = StepDataset(plan, loader, processes.rank, processes.world_size, config.micro_cost)
         validation = Validation(
             [Manifest.open(folder) for folder in config.valid],
             config.tasks,
-            ExampleLoader(model.prompter, config.seed),
+            ExampleLoader(model.prompter, config.seed, 0.0, None, *limits),
             config.micro_cost,
             config.listen_rows,
             processes,

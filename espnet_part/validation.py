@@ -87,11 +87,12 @@ class Validation:
 
 
 def _wrong_clips(examples: list[Example]) -> list[int] | None:
-    """For each clip of a batch, another one with other words; None if there is no such order."""
+    """For each clip of a batch, one with other words; None if more than half say the same."""
     said = [ex.row.source or ex.row.target for ex in examples if ex.wave is not None]
-    count = len(said)
-    for shift in range(count // 2, count):
-        order = [(i + shift) % count for i in range(count)]
-        if shift and all(said[i] != said[j] for i, j in enumerate(order)):
-            return order
-    return None
+    # In the order of what is said, half the clips further on others speak of something else.
+    order = sorted(range(len(said)), key=lambda i: said[i])
+    half = len(order) // 2
+    wrong = [0] * len(order)
+    for place, i in enumerate(order):
+        wrong[i] = order[(place + half) % len(order)]
+    return wrong if all(said[i] != said[j] for i, j in enumerate(wrong)) and wrong else None
