@@ -6,7 +6,7 @@ import dataclasses
 
 from espnet_part.adapter import build_adapter
 from espnet_part.augment import SpecAugment
-from espnet_part.config import Config
+from espnet_part.config import Config, ModelConfig
 from espnet_part.encoder import build_encoder
 from espnet_part.llm import build_llm, build_tokenizer
 from espnet_part.model import PARTModel
@@ -19,7 +19,26 @@ def build_model(config: Config) -> PARTModel:
     Raises:
         ValueError: Anything missing or contradictory, with its key.
     """
-    parts = config.model
+    llm = config.model.llm
+    tokenizer_source = llm.tokenizer or llm.source
+    if tokenizer_source is None:
+        raise ValueError("model.llm.tokenizer is missing: random weights come without a tokenizer")
+    revision = llm.revision if tokenizer_source == llm.source else None
+    tokenizer = build_tokenizer(tokenizer_source, revision)
+    model = build_parts(config.model, Prompter(tokenizer, config.prompts))
+    vocabulary = model.llm.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > vocabulary:
+        raise ValueError(
+            f"the tokenizer {tokenizer_source} has {len(tokenizer)} tokens, the LLM embeds "
+            f"{vocabulary}: they do not belong together"
+        )
+    if config.spec_augment is not None:
+        model.spec_augment = SpecAugment(**dataclasses.asdict(config.spec_augment))
+    return model
+
+
+def build_parts(parts: ModelConfig, prompter: Prompter | None) -> PARTModel:
+    """Builds the parts and composes them; without a prompter there are no prompts, only ids."""
     encoder = build_encoder(**dataclasses.asdict(parts.encoder))
     lora = dataclasses.asdict(parts.llm.lora) if parts.llm.lora else None
     llm = build_llm(
@@ -30,30 +49,16 @@ def build_model(config: Config) -> PARTModel:
         lora,
         parts.llm.gradient_checkpointing,
     )
-    tokenizer_source = parts.llm.tokenizer or parts.llm.source
-    if tokenizer_source is None:
-        raise ValueError("model.llm.tokenizer is missing: random weights come without a tokenizer")
-    revision = parts.llm.revision if tokenizer_source == parts.llm.source else None
-    tokenizer = build_tokenizer(tokenizer_source, revision)
-    vocabulary = llm.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > vocabulary:
-        raise ValueError(
-            f"the tokenizer {tokenizer_source} has {len(tokenizer)} tokens, the LLM embeds "
-            f"{vocabulary}: they do not belong together"
-        )
     adapter_values = dataclasses.asdict(parts.adapter)
     adapter = build_adapter(
         input_size=encoder.output_size, output_size=llm.config.hidden_size, **adapter_values
     )
-    model = PARTModel(
+    return PARTModel(
         encoder,
         adapter,
         llm,
-        Prompter(tokenizer, config.prompts),
+        prompter,
         {"encoder": parts.encoder.source, "adapter": None, "llm": parts.llm.source},
         lora,
         {key: value for key, value in adapter_values.items() if key != "dropout"},
     )
-    if config.spec_augment is not None:
-        model.spec_augment = SpecAugment(**dataclasses.asdict(config.spec_augment))
-    return model

@@ -28,7 +28,7 @@ class PARTModel(AbsESPnetModel):
         encoder: A `SpeechEncoder`.
         adapter: Maps its frames into the LLM's embedding space.
         llm: A causal LM with packed attention (`build_llm`).
-        prompter: Renders prompts for this LLM's tokenizer.
+        prompter: Renders prompts for this LLM's tokenizer; None where only ids are fed.
         sources: Part -> where its weights come from, None for random ones.
         lora: The LLM's ``{r, alpha, ...}`` if LoRA tensors were injected.
         adapter_config: What a checkpoint of another adapter is told apart by.
@@ -39,7 +39,7 @@ class PARTModel(AbsESPnetModel):
         encoder: nn.Module,
         adapter: nn.Module,
         llm: nn.Module,
-        prompter: Prompter,
+        prompter: Prompter | None,
         sources: dict[str, str | None],
         lora: dict | None = None,
         adapter_config: dict | None = None,
