@@ -100,10 +100,10 @@ def gradients_of(loop, step=0):
 
 
 def test_accumulation_is_one_big_batch(quick):
-    (one, whole), (many, pieces) = (
-        gradients_of(quick(batch_cost=10**6, micro_cost=micro, clip_norm=1e9))
-        for micro in (1e9, 90)
-    )
+    def one_step(micro_cost):
+        return gradients_of(quick(batch_cost=10**6, micro_cost=micro_cost, clip_norm=1e9))
+
+    (one, whole), (many, pieces) = one_step(1e9), one_step(90)
     assert len(quick(batch_cost=10**6, micro_cost=90).dataset[0][0]) > 8
     assert one.keys() == many.keys()
     largest = max(float(g.abs().max()) for g in one.values())
@@ -208,11 +208,8 @@ def spoil(loop, bad_steps, value=math.nan):
 
     def forward(**batch):
         loss, stats, weight = plain(**batch)
-        return (
-            loss * (value if loop.step in bad_steps and loop.model.training else 1.0),
-            stats,
-            weight,
-        )
+        spoiled = loop.step in bad_steps and loop.model.training
+        return loss * (value if spoiled else 1.0), stats, weight
 
     loop.model.forward = forward
     return loop
@@ -293,12 +290,10 @@ def test_tensorboard_curves_and_images(config_values, manifests, tmp_path):
     tags = {}
     for split in ("train", "valid"):
         events = EventAccumulator(str(tmp_path / "tensorboard" / split)).Reload()
-        tags[split] = {
-            tag: [e.step for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
-        }
-    both = {
-        f"{k}{t}" for k in ("loss", "acc") for t in ("", "/asr", "/asr.en", "/st", "/st.de", "/mt")
-    }
+        names = events.Tags()["scalars"]
+        tags[split] = {name: [e.step for e in events.Scalars(name)] for name in names}
+    kinds = ("", "/asr", "/asr.en", "/st", "/st.de", "/mt", "/mt.de")
+    both = {f"{key}{kind}" for key in ("loss", "acc") for kind in kinds}
     train = {"grad_norm/encoder", "grad_norm/adapter", "grad_norm/llm", "grad_norm/total"}
     train |= {"lr/encoder", "lr/adapter", "lr/llm", "audio_seconds_per_second", "rows_left_out"}
     assert both | train <= tags["train"].keys()
@@ -317,7 +312,10 @@ def test_one_progress_line(quick, caplog):
     with caplog.at_level(logging.INFO):
         loop.run()
     lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("step ")]
-    pattern = r"step (\d)/2  loss \d+\.\d{3}  acc \d+\.\d%  grad \d+\.\d{2}  \d+ audio-s/s  \d+m\d\ds left"
+    pattern = (
+        r"step (\d)/2  loss \d+\.\d{3}  acc \d+\.\d%  grad \d+\.\d{2}"
+        r"  \d+ audio-s/s  \d+m\d\ds left"
+    )
     assert [re.fullmatch(pattern, line)[1] for line in lines] == ["1", "2"]
     assert lines[-1].endswith("0m00s left")
 
@@ -341,7 +339,7 @@ def test_the_speed_leaves_out_validation_and_saving(quick, monkeypatch):
     monkeypatch.setattr(Progress, "train", lambda self, step, values, rate: told.append(rate))
     loop._update = lambda *args: (
         clock.__setitem__(0, clock[0] + 1.0),
-        {"table": torch.zeros(1), "norms": {"total": 0.0}, "audio_sec": 30.0},
+        {"table": torch.zeros(4, 13, 3), "norms": {"total": 0.0}, "audio_sec": 30.0},
     )[1]
     loop._validate = lambda progress: clock.__setitem__(0, clock[0] + 500.0)
     loop.run()
@@ -352,7 +350,7 @@ def test_history_survives_a_restart(quick):
     whole = quick("whole", max_steps=6, log_interval=2)
     whole.run()
     first = quick("parts", max_steps=6, log_interval=2)
-    first._update, plain = stop_after(first, 3), first._update
+    first._update = stop_after(first, 3)
     with pytest.raises(loop_module.Stopped, match="stopped by SIGTERM at step 3, saved"):
         first.run()
     second = quick("parts", max_steps=6, log_interval=2)
