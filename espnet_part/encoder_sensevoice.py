@@ -32,6 +32,7 @@ from espnet_part.encoder_hub import (
     read_json,
 )
 from espnet_part.fbank import FRAME, SHIFT, kaldi_fbank, stack_frames
+from espnet_part.recompute import recompute_activations
 
 STRIDE = 6
 OPTIONS = ("query", "waveform_scale")
@@ -133,7 +134,7 @@ class SenseVoiceEncoder(SpeechEncoder):
 
     def gradient_checkpointing_enable(self) -> None:
         """Recomputes the blocks' activations in the backward pass; acts in training mode."""
-        self.model.activation_checkpointing_enable()
+        recompute_activations(self.model)
 
     def fingerprint(self) -> dict:
         """Kind, sizes and the options that change the features."""

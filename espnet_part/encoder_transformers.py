@@ -21,6 +21,7 @@ from espnet_part.encoder import SAMPLE_RATE, SpeechEncoder, fix_parameter, match
 from espnet_part.encoder_hub import quiet
 from espnet_part.encoder_probe import check_padding, find_layers, find_tail, time_axis
 from espnet_part.fbank import FRAME, SHIFT, kaldi_fbank
+from espnet_part.recompute import recompute_activations
 
 
 class TransformersEncoder(SpeechEncoder):
@@ -171,7 +172,7 @@ class TransformersEncoder(SpeechEncoder):
 
     def gradient_checkpointing_enable(self) -> None:
         """Recomputes the blocks' activations in the backward pass; acts in training mode."""
-        self.model.activation_checkpointing_enable()
+        recompute_activations(self.model)
 
     def fingerprint(self) -> dict:
         """Kind, model type, sizes and the feature extractor's class."""

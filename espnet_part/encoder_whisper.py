@@ -27,6 +27,7 @@ from espnet_part.encoder import (
 )
 from espnet_part.encoder_hub import FEATURES_FILE, load_model, make_config, quiet, read_config
 from espnet_part.fbank import SHIFT, whisper_log_mel
+from espnet_part.recompute import recompute_activations
 
 
 class WhisperEncoder(SpeechEncoder):
@@ -84,7 +85,7 @@ class WhisperEncoder(SpeechEncoder):
 
     def gradient_checkpointing_enable(self) -> None:
         """Recomputes the blocks' activations in the backward pass; acts in training mode."""
-        self.model.activation_checkpointing_enable()
+        recompute_activations(self.model)
 
     def fingerprint(self) -> dict:
         """Kind and sizes."""

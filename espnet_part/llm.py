@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from espnet_part.attention import NAME, packed_inputs
+from espnet_part.recompute import recompute_activations
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -57,7 +58,7 @@ def build_llm(
     if lora is not None:
         inject_lora(llm, **lora)
     if gradient_checkpointing:
-        llm.gradient_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(llm)
     check_packing(llm)
     return llm
 
