@@ -14,7 +14,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 DISK_GB=7     # the environment (5.8 GB, most of it CUDA libraries) and room to unpack
-DOWNLOAD="about 2.7 GB, most of it CUDA libraries"
+DOWNLOAD="about 3 GB, most of it CUDA libraries,"
 IMPORTS="espnet2, torch, torchaudio, transformers, peft, sentencepiece, soundfile, jiwer, sacrebleu, whisper, lhotse, tensorboard, matplotlib, huggingface_hub, pytest, xdist, pytest_timeout, mypy"
 
 say() { echo "set-up: $*"; }
@@ -42,7 +42,7 @@ find_python() {
         command -v "${PYTHON}"
         return
     fi
-    for candidate in python3.11 python3.12 python3.10 python3 python \
+    for candidate in "${folder}/bin/python" python3.11 python3.12 python3.10 python3 python \
         "${PYENV_ROOT:-${HOME}/.pyenv}"/versions/3.1[210].*/bin/python3 \
         /usr/bin/python3.1[120] /usr/local/bin/python3.1[120]; do
         if version_of "${candidate}" > /dev/null; then
@@ -160,7 +160,7 @@ make_venv() { # <python> <folder>
 
 check_only=false
 [ "${1:-}" = --check ] && check_only=true
-folder=${VENV:-.venv}
+folder=${VENV:-.venv} # find_python, too, looks there
 
 if [ "${folder}" != none ]; then
     # The stamp names everything that the environment was made from.

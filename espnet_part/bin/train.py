@@ -1,4 +1,4 @@
-"""Trains one phase: python -m espnet_part.bin.train --config exp/.../config.yaml --output_dir ..."""
+"""Trains one phase: python -m espnet_part.bin.train --config .../config.yaml --output_dir ..."""
 
 import sys
 
