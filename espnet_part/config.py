@@ -82,7 +82,7 @@ class Config:
     """One phase, ready to run."""
 
     phase: str  # 0 1 2a 2b 3
-    model: ModelConfig
+    model: ModelConfig  # encoder, adapter and llm, as in conf/model
     trainable: dict[str, str | list[str]]  # part -> none | all | last:N | lora | [globs]
     tasks: list[str]  # what the phase trains on
     lr: dict[str, float]  # part -> peak learning rate
@@ -104,7 +104,7 @@ class Config:
     task_weights: dict[str, float] | None = None  # factor on each task's loss; None: 1
     source_dropout: float = 0.2  # share of prompts that do not name the source language
     speed_perturb: list[float] | None = None  # factors, one drawn per row and step
-    spec_augment: SpecAugmentConfig | None = None
+    spec_augment: SpecAugmentConfig | None = None  # spans of features masked; {} has defaults
     compute_dtype: str = "auto"  # float32 | bfloat16 | auto: bfloat16 on a GPU or where a part is
     seed: int = 0
     valid_interval: int = 500  # steps

@@ -121,11 +121,11 @@ class PARTTask(AbsTask):
             )
 
     @classmethod
-    def print_config(cls, file=sys.stdout) -> None:
+    def print_config(cls, file=None) -> None:
         """Writes every key with its default; required ones are null."""
         parser = cls.get_parser()
         values = {key: parser.get_default(key) for key in CONFIG_KEYS}
-        file.write(yaml.safe_dump(values, sort_keys=False))
+        print(yaml.safe_dump(values, sort_keys=False), end="", file=file)
 
     # ----- building -----
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from espnet_part.bin import config as command
-from espnet_part.config import Config
+from espnet_part.config import Config, ModelConfig
 from espnet_part.config_check import PARTS
 from espnet_part.curriculum import load_curriculum, merge, write_config
 from espnet_part.decoding import DecodeOptions
@@ -15,8 +15,9 @@ from espnet_part.prompt import TASKS, check_templates
 from espnet_part.schema import from_dict, load_yaml, to_dict
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-MODELS, PHASES, CURRICULA, DECODES = (
-    sorted((CONF / kind).rglob("*.yaml")) for kind in ("model", "phase", "curriculum", "decode")
+MODELS, PHASES, CURRICULA, DECODES, BENCHMARKS = (
+    sorted((CONF / kind).rglob("*.yaml"))
+    for kind in ("model", "phase", "curriculum", "decode", "benchmark")
 )
 
 
@@ -52,7 +53,7 @@ def test_there_are_yamls():
     } <= {p.stem for p in CURRICULA}
     assert {p.stem for p in DECODES} >= {"greedy"}
     found = {p for p in CONF.rglob("*.yaml")}
-    known = {*MODELS, *PHASES, *CURRICULA, *DECODES, CONF / "prompts.yaml"}
+    known = {*MODELS, *PHASES, *CURRICULA, *DECODES, *BENCHMARKS, CONF / "prompts.yaml"}
     assert found == known, f"YAMLs that no test reads: {found - known}"
 
 
@@ -102,6 +103,13 @@ def test_every_override_of_a_curriculum_is_reached(path):
 @pytest.mark.parametrize("path", DECODES, ids=name)
 def test_decode_yamls(path):
     assert from_dict(DecodeOptions, load_yaml(path)) is not None
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=name)
+def test_benchmark_yamls(path):
+    """Random weights of true sizes: what is built of them is tests/test_benchmark.py's."""
+    config = from_dict(ModelConfig, load_yaml(path))
+    assert config.encoder.source is None and config.llm.source is None
 
 
 def test_prompts():
