@@ -94,19 +94,19 @@ class Config:
     llm_tasks: str | list[str] = "all"  # rows of which tasks may update the LLM
     batch_cost: float = 20000  # of one update, all processes: 25 per second of speech, 1 per token
     micro_cost: float = 20000  # of one forward of one process: what fits its memory
-    warmup_steps: int = 100
+    warmup_steps: int = 100  # linear, up to the peak
     schedule: str = "cosine"  # after the warm-up: cosine | linear | constant
     final_lr: float = 0.0  # where the schedule ends, as a share of the peak
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])  # of AdamW
     weight_decay: float = 0.01  # matrices only
-    clip_norm: float = 1.0
+    clip_norm: float = 1.0  # of the gradient of all parts together
     task_shares: dict[str, float] | None = None  # share of each task's cost; None: as in the data
     task_weights: dict[str, float] | None = None  # factor on each task's loss; None: 1
     source_dropout: float = 0.2  # share of prompts that do not name the source language
     speed_perturb: list[float] | None = None  # factors, one drawn per row and step
     spec_augment: SpecAugmentConfig | None = None  # spans of features masked; {} has defaults
     compute_dtype: str = "auto"  # float32 | bfloat16 | auto: bfloat16 on a GPU or where a part is
-    seed: int = 0
+    seed: int = 0  # of order, augmentation and dropout
     valid_interval: int = 500  # steps
     save_interval: int = 500  # steps
     log_interval: int = 20  # steps
