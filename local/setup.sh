@@ -172,6 +172,8 @@ if [ "${folder}" != none ]; then
         exit 0
     fi
 fi
+# With VENV=none the Makefile goes on with PYTHON or python3: no other Python will do.
+[ "${folder}" != none ] || PYTHON=${PYTHON:-python3}
 if ! python=$(find_python); then
     [ -z "${PYTHON:-}" ] || fail "PYTHON=${PYTHON} does not run, or is not Python 3.10, 3.11 or 3.12"
     "${check_only}" && fail "no Python 3.10 to 3.12 here; set-up would ask apt for python3"
