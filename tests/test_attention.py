@@ -22,6 +22,7 @@ LLMS = {
     "mistral": dict(SIZES, sliding_window=3),
     "gemma2": dict(SIZES, head_dim=4, sliding_window=3, attn_logit_softcapping=2.0),
     "qwen3": dict(SIZES, head_dim=8),
+    "granite": dict(SIZES, attention_multiplier=0.2),  # its own factor on the scores
     "gpt2": GPT2,
 }
 
