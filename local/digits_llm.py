@@ -28,6 +28,7 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 MOST_BLANKS = 6  # between two words; speech has 2 to 9 positions per digit at 8.33 Hz
+MOST_SMEAR = 0.3  # share of a neighbor in an embedding, at most
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
@@ -41,7 +42,7 @@ class LLMRecipe:
     kv_heads: int = 8
     ffn: int = 384
     vocabulary: int = 800
-    steps: int = 600
+    steps: int = 900
     clean: float = 0.2  # until then (share of the steps) nothing is stretched,
     full: float = 0.5  # from then on all of it as far as speech is
     batch: int = 48
@@ -163,7 +164,10 @@ def make_rows(
         target = prompter.target(say(digits, tgt))
         soft: list[int] = []
         if prompt.has_speech:
-            ids = prompter.encode(source)
+            # Word by word, with or without the space before it: the adapter need not know which
+            # word is the first, whose token would be another one.
+            words = [rng.choice(("", " ")) + word for word in source.split()]
+            ids = [i for word in words for i in prompter.encode(word)]
             # A tenth stays as it is: clean text in the place of speech anchors the rest.
             soft = ids if rng.random() < 0.1 else stretch(ids, blank, rng, most)
         line = [*prompt.before, *soft, *prompt.after, *target]
@@ -194,13 +198,16 @@ def collate(rows: list) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def embed(llm, ids_BL, soft_BL, noise: float, generator) -> torch.Tensor:
-    """Embed rows, with noise over what stands in the place of speech.
+    """Embed rows; in the place of speech embeddings run into each other, with noise over all.
+
+    An adapter's words are neither pure nor one position wide: a weak copy beside a word is no
+    second word.
 
     Args:
         llm: the LLM.
         ids_BL: token ids.
         soft_BL: which stand in the place of speech.
-        noise: its size, in standard deviations of the embedding table.
+        noise: its size, in standard deviations of the embedding table; 0 leaves words pure, too.
         generator: draws it.
 
     Returns:
@@ -208,6 +215,13 @@ def embed(llm, ids_BL, soft_BL, noise: float, generator) -> torch.Tensor:
     """
     table = llm.get_input_embeddings()
     embeds_BLD = table(ids_BL)
+    if not noise:
+        return embeds_BLD
+    for step in (1, -1):  # from the left neighbor, then from the right one
+        from_soft_BL = soft_BL & soft_BL.roll(step, 1)
+        share_BL = torch.rand(ids_BL.shape, generator=generator) * MOST_SMEAR * from_soft_BL
+        neighbor_BLD = embeds_BLD.roll(step, 1)
+        embeds_BLD = torch.lerp(embeds_BLD, neighbor_BLD, share_BL[..., None])
     std = table.weight.detach().std()
     noise_BLD = torch.randn(embeds_BLD.shape, generator=generator) * noise * std
     return embeds_BLD + noise_BLD * soft_BL[..., None]
