@@ -18,7 +18,7 @@ from espnet_part.loss import target_loss
 from espnet_part.model_state import load_model_state, model_state, weights_id
 from espnet_part.prompt import TASKS, Prompter, RenderedPrompt
 from espnet_part.splice import flatten, packed_layout, pad_left, pad_waves, splice
-from espnet_part.trainable import apply_policy, select_names, set_modes
+from espnet_part.trainable import apply_policy, match_statistics, select_names, set_modes
 
 
 class PARTModel(AbsESPnetModel):
@@ -122,6 +122,7 @@ class PARTModel(AbsESPnetModel):
         """One dtype for all weights, for decoding; buffers (mel filters) keep theirs."""
         for parameter in self.parameters():
             parameter.data = parameter.data.to(dtype)
+        match_statistics(self)
 
     def train(self, mode: bool = True):
         """Train mode for what trains; what is frozen stays in eval mode."""

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from espnet_part.checkpoint import FORMAT
-from espnet_part.trainable import PARTS
+from espnet_part.trainable import PARTS, match_statistics
 
 
 def model_state(model: nn.Module) -> dict:
@@ -87,6 +87,7 @@ def load_model_state(model: nn.Module, payload: dict, where: str) -> list[dict]:
             if own[name].is_floating_point() and tensor.dtype == torch.float32:
                 own[name].data = own[name].data.float()  # trained in fp32: keep it so
             own[name].copy_(tensor)
+    match_statistics(model)
     model.trained_ever |= {name for name, _ in model.named_parameters() if name in tensors}
     report = []
     for part in PARTS:

@@ -59,7 +59,17 @@ def apply_policy(model: nn.Module, names: set[str]) -> None:
             parameter.data = parameter.data.float()
     for part in PARTS:
         _narrow_again(model, part, names)
+    match_statistics(model)
     model.train(model.training)
+
+
+def match_statistics(model: nn.Module) -> None:
+    """Gives batch norms' statistics the dtype of their weights, which torch asks for."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None:
+            for buffer in module.buffers(recurse=False):
+                if buffer.is_floating_point():
+                    buffer.data = buffer.data.to(module.weight.dtype)
 
 
 def set_modes(model: nn.Module, training: bool) -> None:

@@ -281,6 +281,32 @@ def test_one_step(make_model, make_batch, config_values, tmp_path, phase, encode
     modes_follow_the_policy(model)
 
 
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("phase", ["1", "2a", "3"])
+def test_one_step_beside_frozen_bf16(
+    make_model, make_batch, config_values, tmp_path, phase, encoder
+):
+    """What trains is fp32 and moves by less than bf16 could show; what is frozen stays bf16."""
+    narrow = {"dtype": "bfloat16"}
+    changes = {"encoder": encoder, "model": {"llm": narrow, "encoder": narrow}}
+    values = phase_values(config_values, phase, **changes)
+    values["lr"] = {part: 1e-6 for part in values["lr"]}
+    model = make_model(**changes, **ADAPTER_ONLY)
+    model.set_trainable(values["trainable"])
+    trains = {name for name, p in model.named_parameters() if p.requires_grad}
+    for name, parameter in model.named_parameters():
+        wide = name in trains or name.startswith("adapter.")
+        assert parameter.dtype == (torch.float32 if wide else torch.bfloat16), name
+    before = snapshot(model)
+    loop = make_loop(model, values, tmp_path)
+    update(loop, make_batch(model, values["tasks"]))
+    moved = changed(model, before)
+    assert moved <= trains
+    assert len(moved) > 0.9 * len(trains), sorted(trains - moved)[:9]
+    states = {t.dtype for state in loop.optimizer.state.values() for t in state.values()}
+    assert states == {torch.float32}
+
+
 def modes_follow_the_policy(model):
     model.train()
     for name, module in model.named_modules():
@@ -345,38 +371,56 @@ def test_what_was_trained_stays_in_fp32_when_frozen(make_model):
     assert {p.dtype for p in model.encoder.parameters()} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize("kind", ["conformer", "batchnorm"])
-def test_batch_norms_keep_their_statistics(prompts, parts, make_batch, config_values, kind):
-    from espnet_part.build import build_model
-    from espnet_part.config import Config
-    from espnet_part.schema import from_dict
+CONFORMER = dict(
+    output_size=32,
+    attention_heads=4,
+    linear_units=64,
+    num_blocks=2,
+    cnn_module_kernel=7,
+    selfattention_layer_type="rel_selfattn",
+    pos_enc_layer_type="rel_pos",
+    rel_pos_type="latest",
+    macaron_style=True,
+    use_cnn_module=True,
+)
 
-    conf = dict(
-        output_size=32,
-        attention_heads=4,
-        linear_units=64,
-        num_blocks=2,
-        cnn_module_kernel=7,
-        selfattention_layer_type="rel_selfattn",
-        pos_enc_layer_type="rel_pos",
-        rel_pos_type="latest",
-        macaron_style=True,
-        use_cnn_module=True,
-    )
-    values = config_values(model={"encoder": {"kind": "espnet", "source": None}})
-    values["model"]["encoder"]["config"] = {"encoder": "conformer", "encoder_conf": conf}
-    model = build_model(from_dict(Config, values))
-    if kind == "batchnorm":
-        model.adapter.norm = torch.nn.BatchNorm1d(32)
-    model.set_trainable({"encoder": "all", "adapter": "all"})
-    model.train()
-    before = {name: b.clone() for name, b in model.named_buffers()}
-    assert any("running_mean" in name for name in before)
-    if kind == "conformer":
-        model(**make_batch(model, ["asr", "asr"]))[0].backward()
-    assert all(same(buffer, before[name]) for name, buffer in model.named_buffers())
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_batch_norms(make_model, make_batch, dtype):
+    """They keep their statistics in training, in the dtype of their weights."""
+    recipe = {"encoder": "conformer", "encoder_conf": CONFORMER}
+    model = make_model(model={"encoder": encoder_of(dtype, recipe)})
+    batch = make_batch(model, ["asr", "asr"])
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm1d)]
-    assert norms and not any(norm.training for norm in norms)
+    generator = torch.Generator().manual_seed(0)
+    for norm in norms:
+        norm.running_mean.copy_(torch.randn(32, generator=generator))
+    means = [norm.running_mean.float() for norm in norms]
+    assert len(norms) == 2
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16")
+    for encoder in ("all", "last:1", "none", "all"):
+        model.set_trainable({"encoder": encoder, "adapter": "all"})
+        model.train()
+        with autocast:
+            model(**batch)[0].backward()
+        assert not any(norm.training for norm in norms)
+        for norm, mean in zip(norms, means, strict=True):
+            assert torch.equal(norm.running_mean.float(), mean)
+    for encoder in ("none", "all"):
+        model.set_trainable({"encoder": encoder, "adapter": "all"})
+        model.set_dtype(torch.float32)
+        with torch.no_grad():
+            assert torch.isfinite(model.eval()(**batch)[0])
+        model.set_dtype(torch.bfloat16)
+    state = model.trimmed_state()
+    fresh = make_model(model={"encoder": encoder_of(dtype, recipe)})
+    fresh.load_trimmed_state(state, "c.pth")
+    with torch.no_grad(), autocast:
+        assert torch.isfinite(fresh.eval()(**batch)[0])
+
+
+def encoder_of(dtype: str, recipe: dict) -> dict:
+    return {"kind": "espnet", "source": None, "dtype": dtype, "config": recipe}
 
 
 # ----- fp32 masters -----
