@@ -98,8 +98,11 @@ def test_each_tensor_for_itself(make_model, make_batch, setting):
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-3, atol=2e-6, msg=name)
 
 
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_asr_steps_leave_the_llm_alone(make_model, make_batch, config_values, tmp_path, setting):
+def test_asr_steps_leave_the_llm_alone(
+    make_model, make_batch, config_values, tmp_path, setting, compute
+):
     model = build(make_model, setting, CHOSEN)
     values = config_values(
         **changes_of(setting),
@@ -107,6 +110,7 @@ def test_asr_steps_leave_the_llm_alone(make_model, make_batch, config_values, tm
         llm_tasks=CHOSEN,
         weight_decay=0.1,
         max_steps=10,
+        compute_dtype=compute,
     )
     loop = make_loop(model, values, tmp_path)
     update(loop, make_batch(model, ["st", "mt"]))

@@ -314,6 +314,22 @@ def test_another_encoder(make_model, tmp_path, parts):
         load(build(make_model, model={"encoder": {"source": twin}}), path)
 
 
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [({"num_hidden_layers": 12}, "layers"), ({"hidden_size": 64}, "hidden_size")],
+)
+def test_an_encoder_of_another_size(make_model, tmp_path, change, key):
+    import toy_parts
+
+    def sized(**change):
+        sizes = {**toy_parts.ENCODER_SIZES["sensevoice"], **change}
+        return build(make_model, model={"encoder": {"source": None, "config": sizes}})
+
+    path = save(sized(), tmp_path / "c.pth")
+    with pytest.raises(ValueError, match=f"another encoder: its {key}"):
+        load(sized(**change), path)
+
+
 def test_another_llm(make_model, tmp_path):
     import toy_parts
 
