@@ -360,6 +360,21 @@ def test_history_survives_a_restart(quick):
     assert [h["step"] for h in second.history] == [2, 4, 6]
 
 
+def test_rows_left_out_are_counted_through_a_restart(quick):
+    class OneShort:
+        def __getitem__(self, step):
+            return [None], [f"row{step}: no such file"]
+
+    first = quick(max_steps=6, dataset=lambda *args: OneShort())
+    first._update = stop_after(first, 4)
+    with pytest.raises(loop_module.Stopped):
+        first.run()
+    second = quick(max_steps=6, dataset=lambda *args: OneShort())
+    second.resume(first.folder / "checkpoint.pth")
+    second.run()
+    assert json.loads((second.folder / ".finished").read_text())["left_out"] == 6
+
+
 def stop_after(loop, steps):
     plain = loop._update
 

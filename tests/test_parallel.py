@@ -12,7 +12,7 @@ from espnet_part.loop import Loop
 from espnet_part.parallel import unused_parameters
 from espnet_part.trainer import dummy_batch
 
-WATCHDOG_SEC = 60
+WATCHDOG_SEC = 120
 PIECES = 2  # micro-batches per update: accumulation on every process
 # What each rank may have. "-" has no rows at all, ever.
 ROLES = {1: ["asr st mt"], 2: ["mt", "asr st"], 4: ["mt", "asr", "-", "st"]}

@@ -196,7 +196,8 @@ def test_killed_at_the_worst_moments(command, undisturbed, tmp_path):
         ("before latest.pth", 1),
         ("step", 2),
         ("within checkpoint.pth", 2),  # step 4 is saved, step 6 is not
-        ("before checkpoint.pth", 2),  # the last one: latest.pth is new, checkpoint.pth old
+        ("before latest.pth", 2),  # step 6 is saved, step 8 is not
+        ("before checkpoint.pth", 1),  # the last one: latest.pth is new, checkpoint.pth old
         ("_finish", 1),
     ]
     for name, times in moments:
@@ -232,9 +233,9 @@ def test_killed_at_random(command, undisturbed, tmp_path, seed, workers):
     assert_same(tmp_path, undisturbed)
 
 
-@pytest.mark.parametrize("step", [1, 4, 7])
+@pytest.mark.parametrize("step", [1, 6, 7])
 def test_sigterm_saves_and_exits(command, undisturbed, tmp_path, step):
-    """Between two saves, on a step that saves anyway, and within the last update."""
+    """Before the first log, on a step that logs, validates and saves anyway, and between them."""
     seen = []
 
     def hit(event):
