@@ -96,27 +96,26 @@ resolve_sets() {
     done
 }
 
-# The first stage that must run so that stage $1 finds its input (made corpora only).
+# The first stage that must run so that stage $1 finds its input (made corpora only). Stage 11 needs
+# manifests, stages 10 to 12 the pre-trained parts, all up to 13 formatted data.
 first_stage_needed() {
-    local first=$1 corpus set
+    local first=$1 set
     resolve_sets
-    if [ "${first}" -gt 10 ] && [ ! -e "${part_stats_dir}/${train_set%% *}/meta.json" ]; then
+    if [ "${first}" -eq 11 ] && [ ! -e "${part_stats_dir}/${train_set%% *}/meta.json" ]; then
         first=10
     fi
-    if [ "${first}" -gt 5 ] && ! parts check > /dev/null 2>&1; then
+    if [ "${first}" -ge 6 ] && [ "${first}" -le 12 ] && ! parts check > /dev/null 2>&1; then
         first=5
     fi
     for set in ${train_set:-none} ${valid_set:-none} ${test_sets:-none}; do
-        if [ "${first}" -gt 3 ] && [ ! -e "${data_feats}/${set}/utt2task" ]; then
+        if [ "${first}" -ge 4 ] && [ "${first}" -le 13 ] && [ ! -e "${data_feats}/${set}/utt2task" ]; then
             first=3
         fi
     done
-    for corpus in ${opt[corpora]}; do
-        for set in ${train_set:-none} ${valid_set:-none} ${test_sets:-none}; do
-            if [ "${first}" -gt 1 ] && [ "${first}" -le 5 ] && [ ! -e "$(data_of "${set}")/utt2task" ]; then
-                first=1
-            fi
-        done
+    for set in ${train_set:-none} ${valid_set:-none} ${test_sets:-none}; do
+        if [ "${first}" -ge 2 ] && [ "${first}" -le 5 ] && [ ! -e "$(data_of "${set}")/utt2task" ]; then
+            first=1
+        fi
     done
     echo "${first}"
 }
@@ -236,6 +235,10 @@ decode_phase() {
     [ "${#pending[@]}" -gt 0 ] || return 0
     [ "${n}" -le "${opt[inference_nj]}" ] || n=${opt[inference_nj]}
     "${opt[gpu_inference]}" && ngpu=1
+    if [[ ${decode_cmd} == *run_jobs.sh ]]; then # this machine: its GPUs and cores are shared out
+        [ "${ngpu}" -eq 0 ] || [ "${n}" -le "${gpus}" ] || n=$((gpus > 0 ? gpus : 1))
+        local -x OMP_NUM_THREADS=${asked_threads:-$((cores > n ? cores / n : 1))}
+    fi
     for set in "${pending[@]}"; do
         dir=${decode_dir}/${set}
         split_keys "${data_feats}/${set}" "${n}" "${dir}/logdir/keys."
@@ -254,6 +257,9 @@ decode_phase() {
         --data_dir "${data_dirs[@]}" --key_file "${key_files[@]}" --output_dir "${outputs[@]}" \
         --config "${opt[inference_config]}" ${opt[inference_args]} ||
         die "decoding failed: see ${decode_dir}/logdir/asr_inference.*.log"
+    # What the jobs say in the end: utterances, seconds, and what went wrong.
+    grep -hE 'INFO: [^ ]+: decoded |(WARNING|ERROR): ' "${decode_dir}"/logdir/asr_inference.*.log |
+        sed -E 's/^[^(]*\([^)]*\) //' || true
     for set in "${pending[@]}"; do
         collect_outputs "${decode_dir}/${set}" "${n}"
         echo "${settings}" > "${decode_dir}/${set}/logdir/settings"

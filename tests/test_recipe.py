@@ -404,6 +404,7 @@ def test_all_stages_on_toy(recipe, tmp_path):
     result = run(recipe, *decode, "14", "--inference_nj", "1")
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
     assert "Phase 1: toy_test_asr_en is decoded" in result.stdout
+    assert "toy_test_asr_zh: decoded 2 of 2 utterances" in result.stdout
     experiment = recipe / "exp/toy"
     tests = [f"toy_test_{name}" for name in ("asr_en", "asr_zh", "st_en_zh", "st_zh_en")]
     for phase in ("1", "2a", "2b", "3"):
@@ -433,6 +434,14 @@ def test_all_stages_on_toy(recipe, tmp_path):
     assert "Phase 3: toy_test_asr_en is decoded" in result.stdout
     assert "started..." not in result.stdout
     assert times == {path: path.stat().st_mtime_ns for path in experiment.rglob("latest.pth")}
+
+    # Stage 15, as far as it goes without a network.
+    result = run(
+        recipe, *toy, "--stage", "15", "--skip_upload_hf", "false", "--hf_repo", "me/toy",
+        "--upload_args", "--dry_run",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "me/toy" in result.stdout
 
     # Phase 3 alone, on from a pack.
     result = run(

@@ -54,6 +54,7 @@ option_list=(
     "inference_model|latest.pth|Checkpoint to decode and pack, e.g. valid.acc.best.pth"
     "# Upload"
     "hf_repo||Stage 15: repository on the Hugging Face hub, owner/name"
+    "upload_args||Options for espnet_part.bin.upload, e.g. \"--private --dry_run\""
 )
 
 # shellcheck source=../../../local/options.sh
@@ -328,7 +329,8 @@ if runs 15; then
     log "Stage 15: Upload ${packed} to the Hugging Face hub: ${opt[hf_repo]}"
     [ -n "${opt[hf_repo]}" ] || die "stage 15 needs --hf_repo owner/name"
     need "${packed}" 14
-    ${python} -m espnet_part.bin.upload --pack "${packed}" --hf_repo "${opt[hf_repo]}"
+    # shellcheck disable=SC2086 # several options
+    ${python} -m espnet_part.bin.upload --pack "${packed}" --hf_repo "${opt[hf_repo]}" ${opt[upload_args]}
 fi
 
 log "Successfully finished. [elapsed=${SECONDS}s]"
