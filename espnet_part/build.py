@@ -39,7 +39,11 @@ def build_model(config: Config) -> PARTModel:
 
 def build_parts(parts: ModelConfig, prompter: Prompter | None) -> PARTModel:
     """Builds the parts and composes them; without a prompter there are no prompts, only ids."""
-    encoder = build_encoder(**dataclasses.asdict(parts.encoder))
+    values = dataclasses.asdict(parts.encoder)
+    recompute = values.pop("gradient_checkpointing")
+    encoder = build_encoder(**values)
+    if recompute:
+        encoder.gradient_checkpointing_enable()
     lora = dataclasses.asdict(parts.llm.lora) if parts.llm.lora else None
     llm = build_llm(
         parts.llm.source,

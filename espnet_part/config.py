@@ -20,6 +20,7 @@ class EncoderConfig:
     revision: str | None = None  # of the hub repository
     config: dict | None = None  # random weights, where there is no source
     dtype: str = "float32"  # of what is frozen: float32 | bfloat16
+    gradient_checkpointing: bool = False  # recompute activations: less memory, a third slower
 
 
 @dataclass

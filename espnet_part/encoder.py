@@ -125,7 +125,7 @@ class SpeechEncoder(nn.Module):
         return self.encode(features_BTF, feature_lengths_B)
 
     def gradient_checkpointing_enable(self) -> None:
-        """Recomputes the blocks' activations in the backward pass; acts in training mode."""
+        """Recomputes the blocks' activations in the backward pass."""
         raise NotImplementedError
 
     def save_pretrained(self, folder: str | Path) -> None:

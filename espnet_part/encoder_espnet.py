@@ -149,7 +149,7 @@ class ESPnetEncoder(SpeechEncoder):
             self._padding.valid_B1T = None
 
     def gradient_checkpointing_enable(self) -> None:
-        """Recomputes the blocks' activations in the backward pass; acts in training mode."""
+        """Recomputes the blocks' activations in the backward pass."""
         self.checkpointing = True
 
     def fingerprint(self) -> dict:

@@ -133,7 +133,7 @@ class SenseVoiceEncoder(SpeechEncoder):
         return hidden_BTD[:, self.queries :], frame_lengths_B
 
     def gradient_checkpointing_enable(self) -> None:
-        """Recomputes the blocks' activations in the backward pass; acts in training mode."""
+        """Recomputes the blocks' activations in the backward pass."""
         recompute_activations(self.model)
 
     def fingerprint(self) -> dict:

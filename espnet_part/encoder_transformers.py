@@ -171,7 +171,7 @@ class TransformersEncoder(SpeechEncoder):
         return out.last_hidden_state, self._subsampled(lengths_B) * (lengths_B > 0)
 
     def gradient_checkpointing_enable(self) -> None:
-        """Recomputes the blocks' activations in the backward pass; acts in training mode."""
+        """Recomputes the blocks' activations in the backward pass."""
         recompute_activations(self.model)
 
     def fingerprint(self) -> dict:

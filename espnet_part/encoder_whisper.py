@@ -84,7 +84,7 @@ class WhisperEncoder(SpeechEncoder):
         return model.layer_norm(hidden_BTD), frame_lengths_B
 
     def gradient_checkpointing_enable(self) -> None:
-        """Recomputes the blocks' activations in the backward pass; acts in training mode."""
+        """Recomputes the blocks' activations in the backward pass."""
         recompute_activations(self.model)
 
     def fingerprint(self) -> dict:

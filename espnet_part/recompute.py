@@ -1,12 +1,38 @@
-"""Activation checkpointing of transformers models, by the name that the version has."""
+"""Activation checkpointing: layers form their activations anew in the backward pass.
+
+transformers' own acts on layers in training mode only. A frozen LLM is in eval mode, and it is just
+there, where gradients pass through on their way to the adapter, that memory is short.
+"""
+
+from functools import partial
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 
-def recompute_activations(model) -> None:
-    """Lets a transformers model form its activations anew in the backward pass.
+def recompute_activations(model: nn.Module) -> None:
+    """Recomputes every layer of a transformers model, trained or frozen.
 
     Args:
         model: A `PreTrainedModel`.
+
+    Raises:
+        ValueError: The model has no layers that can be recomputed.
     """
-    # Renamed in 5.21 with the old name as an alias that warns; Python 3.10 ends at 5.20.
-    enable = getattr(model, "activation_checkpointing_enable", None)
-    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise ValueError(
+            f"gradient_checkpointing: {type(model).__name__} has no layers that can be recomputed; "
+            "set it to false"
+        )
+    for layer in layers:
+        layer.forward = partial(_recomputed, layer.forward)
+
+
+def _recomputed(plain, *args, **kwargs):
+    # Decoding has no gradient, and its cache must not be written twice.
+    if not torch.is_grad_enabled():
+        return plain(*args, **kwargs)
+    return checkpoint(partial(plain, **kwargs), *args, use_reentrant=False)

@@ -87,12 +87,12 @@ def observe(tmp_path, monkeypatch, caplog):
         seen["weights"] = digest(model.parameters())
         seen["moved"] = {n for n, p in model.named_parameters() if not same(p, made[-1].start[n])}
         seen["saved"] = [step for name, step in saved if name == "checkpoint.pth"]
-        seen["history"] = made[-1].history
+        seen["history"] = made[-1].journal.history
         for split in ("train", "valid"):
-            lines = [h for h in made[-1].history if h["split"] == split]
+            lines = [h for h in made[-1].journal.history if h["split"] == split]
             seen[split] = [(h["step"], h["loss"]) for h in lines]
             seen[f"{split}_steps"] = [h["step"] for h in lines]
-        seen["listens"] = ["listen" in h for h in made[-1].history if h["split"] == "valid"]
+        seen["listens"] = ["listen" in h for h in made[-1].journal.history if h["split"] == "valid"]
         seen["log"] = caplog.text
         seen["wandb"] = list(calls)
         return seen
@@ -247,14 +247,14 @@ def training_noise(part, layer):
     return probe
 
 
-def layer_calls(model, batch):
-    """How often the LLM's first block runs in an update: twice if it is recomputed."""
+def layer_calls(model, batch, part="llm"):
+    """How often a part's first block runs in an update: twice if it is recomputed, also frozen."""
     calls = []
-    model.set_trainable({"llm": "all"})
+    model.set_trainable({"adapter": "all"} if part == "llm" else {part: "all"})
     model.train()
-    hook = model.llm.model.layers[0].input_layernorm.register_forward_hook(
-        lambda *args: calls.append(1)
-    )
+    layers = model.llm.model.layers if part == "llm" else model.encoder.layers
+    inner = next(m for m in layers[0].modules() if "Norm" in type(m).__name__)
+    hook = inner.register_forward_hook(lambda *args: calls.append(1))
     model(**batch)[0].backward()
     hook.remove()
     return len(calls)
@@ -342,6 +342,11 @@ MODEL_KEYS = {
         lambda model, batch: [n for n, _ in model.named_parameters() if "lora" in n],
     ),
     "llm.gradient_checkpointing": ({}, {"gradient_checkpointing": True}, layer_calls),
+    "encoder.gradient_checkpointing": (
+        {},
+        {"gradient_checkpointing": True},
+        lambda model, batch: layer_calls(model, batch, "encoder"),
+    ),
 }
 
 
