@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import signal
@@ -16,7 +15,7 @@ from espnet_part.augment import utterance_seed
 from espnet_part.checkpoint import read_checkpoint, remove_leftovers, write_atomically
 from espnet_part.config import Config
 from espnet_part.dataset import StepDataset
-from espnet_part.meter import Meter
+from espnet_part.journal import Journal
 from espnet_part.model import PARTModel
 from espnet_part.optim import (
     build_optimizer,
@@ -27,7 +26,6 @@ from espnet_part.optim import (
 )
 from espnet_part.parallel import Processes, no_sync, unused_parameters
 from espnet_part.prefetch import step_loader
-from espnet_part.progress import Progress, by_task, duration
 from espnet_part.validation import Validation
 
 MAX_BAD_STEPS = 10  # in a row, with a gradient that is not finite
@@ -67,14 +65,10 @@ class Loop:
         self.model, self.config, self.dataset = model, config, dataset
         self.validation, self.dummy = validation, dummy
         self.processes, self.folder, self.workers = processes, Path(folder), workers
-        self.tensorboard = tensorboard
+        self.journal = Journal(config, processes, self.folder, tensorboard)
         self.optimizer = build_optimizer(model, config.lr, config.betas, config.weight_decay)
         self.trained = [n for n, p in model.named_parameters() if p.requires_grad]
         self.step = 0
-        self.best: dict[str, float] = {"loss": math.inf, "acc": -math.inf}
-        self.history: list[dict] = []
-        self.meter = Meter()
-        self.skipped = 0  # rows left out by this process
         self.bad_steps = 0
         self._stop = False
         self._saved_step = -1
@@ -95,10 +89,8 @@ class Loop:
             )
         self.model.load_trimmed_state(payload, str(path))
         self.optimizer.load_state_dict(payload["optimizer"])
-        self.step, self.best = payload["step"], payload["best"]
-        self.history, self.bad_steps = payload["history"], payload["bad_steps"]
-        self.skipped = payload["skipped"] if self.processes.first else 0
-        self.meter.load(payload["meter"], self.processes)
+        self.journal.load(payload)
+        self.step, self.bad_steps = payload["step"], payload["bad_steps"]
         self._saved_step = self.step
         logging.info("resuming at step %d of %d from %s", self.step, self.config.max_steps, path)
 
@@ -106,7 +98,7 @@ class Loop:
         """Writes latest.pth (the model) and checkpoint.pth (everything)."""
         if self._saved_step == self.step:
             return
-        meter, skipped = self.meter.state(self.processes), self._left_out()
+        journal = self.journal.state()
         if self.processes.first:
             state = self.model.trimmed_state()
             extra = {"phase": self.config.phase, "step": self.step}
@@ -120,10 +112,7 @@ class Loop:
                     **extra,
                     "optimizer": self.optimizer.state_dict(),
                     "trained_now": self.trained,
-                    "best": self.best,
-                    "history": self.history,
-                    "meter": meter,
-                    "skipped": skipped,
+                    **journal,
                     "bad_steps": self.bad_steps,
                 },
             )
@@ -141,37 +130,33 @@ class Loop:
         """
         config = self.config
         previous = signal.signal(signal.SIGTERM, self._request_stop)
-        progress = None
+        self.journal.open(self.step)
         if self.processes.first:
-            progress = Progress(
-                self.folder, config.max_steps, self.tensorboard, config.wandb_project, self.step
-            )
             remove_leftovers(self.folder)
         wrapped = self._wrap()
         started = time.perf_counter()
         try:
             loader = step_loader(self.dataset, self.step, config.max_steps, self.workers)
             for batches, skipped in loader:
-                self._report_skipped(skipped)
-                self.meter.add(**self._update(wrapped, batches))
+                self.journal.rows_left_out(skipped)
+                self.journal.meter.add(**self._update(wrapped, batches))
                 self.step += 1
                 ended = self.step == config.max_steps
                 if self.step % config.log_interval == 0 or ended:
-                    self._log_train(progress)
+                    self.journal.train(self.step, self._rates())
                 trained = time.perf_counter()
                 if self.step % config.valid_interval == 0 or ended:
-                    self._validate(progress)
+                    self._validate()
                 stop = self.processes.any(self._stop)
                 if self.step % config.save_interval == 0 or ended or stop:
                     self.save()
-                self.meter.pause(time.perf_counter() - trained)
+                self.journal.meter.pause(time.perf_counter() - trained)
                 if stop and not ended:
                     raise Stopped(f"stopped by SIGTERM at step {self.step}, saved")
-            self._finish(time.perf_counter() - started)
+            self.journal.finish(self.step, time.perf_counter() - started)
         finally:
             signal.signal(signal.SIGTERM, previous)
-            if progress is not None:
-                progress.close(self.history)
+            self.journal.close()
 
     def _wrap(self):
         """The model as `_update` calls it: its backward averages gradients over the processes."""
@@ -256,66 +241,19 @@ class Loop:
                 f"{self.step + 1}; lower the learning rates (lr.*) or raise warmup_steps"
             )
 
-    def _report_skipped(self, skipped: list[str]) -> None:
-        for line in skipped:
-            self.skipped += 1
-            if self.skipped <= 20:
-                logging.warning("row left out: %s", line)
-            elif self.skipped == 21:
-                logging.warning("more rows are left out; only counted from here on")
+    def _rates(self) -> dict[str, float]:
+        return {group["part"]: group["lr"] for group in self.optimizer.param_groups}
 
-    def _left_out(self) -> int:
-        """Rows left out by all processes."""
-        device = self.processes.device
-        return int(self.processes.sum(torch.tensor(self.skipped, device=device)))
-
-    def _log_train(self, progress: Progress | None) -> None:
-        values = by_task(self.processes.sum(self.meter.table))
-        values |= {f"grad_norm/{part}": norm for part, norm in self.meter.norms.items()}
-        values |= {f"lr/{g['part']}": g["lr"] for g in self.optimizer.param_groups}
-        values["rows_left_out"] = self._left_out()
-        self._remember("train", values)
-        if progress is not None:
-            progress.train(self.step, values, self.meter.rate())
-        self.meter = Meter()
-
-    def _validate(self, progress: Progress | None) -> None:
+    def _validate(self) -> None:
         with self._autocast():
             values = self.validation.run(self.model)
         if not values:
             return
-        self._remember("valid", values)
-        for key, better in (
-            ("loss", values["loss"] < self.best["loss"]),
-            ("acc", values["acc"] > self.best["acc"]),
-        ):
-            if better:
-                self.best[key] = values[key]
-                if self.processes.first:
-                    state = {"phase": self.config.phase, "step": self.step}
-                    write_atomically(
-                        self.folder / f"valid.{key}.best.pth",
-                        {**self.model.trimmed_state(), **state},
-                    )
-        if progress is not None:
-            progress.valid(self.step, values, self.best)
-
-    def _remember(self, split: str, values: dict[str, float]) -> None:
-        kept = {key: values[key] for key in ("loss", "acc", "listen") if key in values}
-        self.history.append({"step": self.step, "split": split, **kept})
-
-    def _finish(self, seconds: float) -> None:
-        left_out = self._left_out()
-        if self.processes.first:
-            logging.info(
-                "phase %s finished: %d steps, %s, %d rows left out",
-                self.config.phase,
-                self.step,
-                duration(seconds),
-                left_out,
-            )
-            done = {"step": self.step, "seconds": round(seconds, 1), "left_out": left_out}
-            (self.folder / ".finished").write_text(json.dumps(done))
+        for key in self.journal.valid(self.step, values):
+            if self.processes.first:
+                extra = {"phase": self.config.phase, "step": self.step}
+                path = self.folder / f"valid.{key}.best.pth"
+                write_atomically(path, {**self.model.trimmed_state(), **extra})
 
 
 def _to(batch: dict, device: torch.device) -> dict:

@@ -193,7 +193,7 @@ def test_all_rows_left_out_does_not_stop_a_run(quick, caplog):
     loop = quick(max_steps=3, log_interval=1, dataset=lambda *args: Nothing())
     with caplog.at_level(logging.INFO):
         loop.run()
-    assert loop.skipped == 90 and "90 rows left out" in caplog.text
+    assert loop.journal.skipped == 90 and "90 rows left out" in caplog.text
     assert caplog.text.count("row left out:") == 20, "the log is not flooded"
     assert "only counted from here on" in caplog.text
     assert json.loads((loop.folder / ".finished").read_text())["left_out"] == 90
@@ -277,7 +277,7 @@ def test_the_best_checkpoints(quick, monkeypatch):
         assert payload["step"] == step, "the first of equals stays"
         assert digest(payload["model"][n] for n in loop.trained) == weights[step - 1]
         assert "optimizer" not in payload
-    assert loop.best == {"loss": 1.0, "acc": 0.5}
+    assert loop.journal.best == {"loss": 1.0, "acc": 0.5}
     latest = torch.load(loop.folder / "latest.pth", weights_only=True)
     assert latest["step"] == 4 and "optimizer" not in latest
 
@@ -285,7 +285,7 @@ def test_the_best_checkpoints(quick, monkeypatch):
 def test_tensorboard_curves_and_images(config_values, manifests, tmp_path):
     values = config_values(train=manifests, valid=manifests, max_steps=2, batch_cost=5000)
     loop = make_loop(values, tmp_path)
-    loop.tensorboard = True
+    loop.journal.tensorboard = True
     loop.run()
     tags = {}
     for split in ("train", "valid"):
@@ -302,8 +302,8 @@ def test_tensorboard_curves_and_images(config_values, manifests, tmp_path):
     images = tmp_path / "images"
     for name in ("loss.png", "acc.png", "listen.png"):
         assert (images / name).read_bytes().startswith(b"\x89PNG")
-    assert json.loads((images / "curves.json").read_text()) == loop.history
-    assert [h["split"] for h in loop.history] == ["train", "train", "valid"]
+    assert json.loads((images / "curves.json").read_text()) == loop.journal.history
+    assert [h["split"] for h in loop.journal.history] == ["train", "train", "valid"]
     assert json.loads((tmp_path / ".finished").read_text())["step"] == 2
 
 
@@ -341,7 +341,7 @@ def test_the_speed_leaves_out_validation_and_saving(quick, monkeypatch):
         clock.__setitem__(0, clock[0] + 1.0),
         {"table": torch.zeros(4, 13, 3), "norms": {"total": 0.0}, "audio_sec": 30.0},
     )[1]
-    loop._validate = lambda progress: clock.__setitem__(0, clock[0] + 500.0)
+    loop._validate = lambda: clock.__setitem__(0, clock[0] + 500.0)
     loop.run()
     assert told == [pytest.approx(30.0), pytest.approx(30.0)]
 
@@ -356,8 +356,8 @@ def test_history_survives_a_restart(quick):
     second = quick("parts", max_steps=6, log_interval=2)
     second.resume(first.folder / "checkpoint.pth")
     second.run()
-    assert second.history == whole.history
-    assert [h["step"] for h in second.history] == [2, 4, 6]
+    assert second.journal.history == whole.journal.history
+    assert [h["step"] for h in second.journal.history] == [2, 4, 6]
 
 
 def test_rows_left_out_are_counted_through_a_restart(quick):

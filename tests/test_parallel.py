@@ -78,7 +78,7 @@ class Recorder:
                 "optimizer": slots,
                 "llm_moved": self.llm_moved,
                 "norms": self.norms,
-                "history": self.loop.history,
+                "history": self.loop.journal.history,
             },
             path,
         )
@@ -176,7 +176,7 @@ def test_dealing_by_cost_trains_as_one(config_values, manifests, tmp_path):
         def train(processes, folder=folder):
             loop = make_loop(values, folder, processes, dropout=False)
             loop.run()
-            torch.save(loop.history, folder / f"rank{processes.rank}.pt")
+            torch.save(loop.journal.history, folder / f"rank{processes.rank}.pt")
 
         folder.mkdir()
         fork_group(train, world_size, folder, WATCHDOG_SEC)
@@ -232,7 +232,7 @@ def test_rows_left_out_are_counted_over_all_processes(config_values, manifests, 
     def train(processes):
         loop = make_loop(values, tmp_path, processes, Unreadable, dropout=False)
         loop.run()
-        assert loop._left_out() == 9  # every process can tell
+        assert loop.journal.left_out() == 9  # every process can tell
 
     fork_group(train, 2, tmp_path, WATCHDOG_SEC)
     assert json.loads((tmp_path / ".finished").read_text())["left_out"] == 9

@@ -14,7 +14,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_runs import FORK, fork_all
 
-from espnet_part import checkpoint, loop, progress
+from espnet_part import checkpoint, journal, loop, progress
 from espnet_part.bin import train
 
 STEPS = 8
@@ -78,9 +78,9 @@ class Hazard:
         for owner, name in (
             (loop.Loop, "_update"),
             (loop.Loop, "_validate"),
-            (loop.Loop, "_log_train"),
+            (journal.Journal, "train"),
             (loop.Loop, "save"),
-            (loop.Loop, "_finish"),
+            (journal.Journal, "finish"),
             (torch.optim.AdamW, "step"),
             (checkpoint.os, "fsync"),
             (progress, "draw_curves"),
@@ -198,7 +198,7 @@ def test_killed_at_the_worst_moments(command, undisturbed, tmp_path):
         ("within checkpoint.pth", 2),  # step 4 is saved, step 6 is not
         ("before latest.pth", 2),  # step 6 is saved, step 8 is not
         ("before checkpoint.pth", 1),  # the last one: latest.pth is new, checkpoint.pth old
-        ("_finish", 1),
+        ("finish", 1),
     ]
     for name, times in moments:
         seen = []
