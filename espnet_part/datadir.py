@@ -1,4 +1,4 @@
-"""Data folders in Kaldi style (docs/data.md): reading and writing, one row at a time.
+"""Data folders in Kaldi style (README.md has their files): reading and writing, one row at a time.
 
 Every file of a folder is sorted by id in the order of the bytes (LC_ALL=C), so that reading is a
 merge join: one line of each file is in memory, whatever the size of the folder.

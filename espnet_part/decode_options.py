@@ -54,7 +54,11 @@ class DecodeOptions:
         Raises:
             ValueError: If it holds a key that is no option, or a value out of range.
         """
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        text = Path(path).read_text(encoding="utf-8")
+        try:
+            content = yaml.safe_load(text) or {}
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not valid YAML: {error}") from error
         names = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(content, dict):
             raise ValueError(f"{path}: found {type(content).__name__}, expected keys and values")

@@ -3,8 +3,8 @@
 #
 #   local/data.sh <corpus> [options of local/prepare_<corpus>.py]
 #
-# A corpus of your own needs nothing here: write data/<set> (docs/data.md) and name the sets by
-# --train_set, --valid_set and --test_sets, or add local/prepare_<corpus>.py.
+# A corpus of your own needs nothing here: write data/<corpus>/<set> (README.md has the files), or
+# add local/prepare_<corpus>.py.
 set -euo pipefail
 
 [ $# -ge 1 ] || { echo "usage: local/data.sh <corpus> [options]" >&2; exit 2; }

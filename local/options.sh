@@ -8,7 +8,8 @@
 #   )
 # and calls `parse_options "$@"`; the values are then in ${opt[name]}. --a-b equals --a_b, and
 # --name=value equals --name value. A default `true` or `false` makes an option take these two only,
-# a default in digits makes it take numbers only.
+# a default
+# that is a whole number makes it take whole numbers only, one with a point any number.
 
 declare -gA opt=()
 declare -gA opt_default=()
@@ -42,9 +43,13 @@ check_option() {
                 option_error "--${name} is true or false, found '${value}'"
             ;;
         *[!0-9.]* | "") ;;
-        *)
+        *.*)
             [[ ${value} =~ ^[0-9]+(\.[0-9]+)?$ ]] ||
                 option_error "--${name} is a number, found '${value}'"
+            ;;
+        *)
+            [[ ${value} =~ ^(0|[1-9][0-9]*)$ ]] ||
+                option_error "--${name} is a whole number, found '${value}'"
             ;;
     esac
 }

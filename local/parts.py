@@ -14,7 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-import yaml
+from espnet_part.schema import load_yaml
 
 # Weights as safetensors only: files of strangers are never unpickled. SenseVoiceSmall's `model.pt`
 # is the exception that the encoder reads with weights_only=True.
@@ -25,11 +25,9 @@ def read_model(config_file: Path, expdir: str = "exp") -> dict:
     """Read a model YAML, with exp/ in sources replaced by the experiments' folder.
 
     Raises:
-        ValueError: The YAML is missing.
+        ValueError: The YAML is missing, or holds no keys and values.
     """
-    if not config_file.is_file():
-        raise ValueError(f"{config_file}: no such model YAML; conf/model/ holds those there are")
-    model = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    model = load_yaml(config_file)
     for part in ("encoder", "llm"):
         section = model.get(part) or {}
         for key in ("source", "tokenizer"):

@@ -2,7 +2,7 @@
 # Functions of part.sh: what its stages share. Expects ${opt[...]} (local/options.sh) to be filled.
 
 # Corpora whose data and parts the recipe makes itself: missing earlier stages are run, not asked for.
-made_corpora="toy digits miniature"
+made_corpora="toy digits"
 
 log() {
     local fname=${BASH_SOURCE[1]##*/}
@@ -179,7 +179,7 @@ train_phase() {
         return
     fi
     [ "${opt[num_nodes]}" -le 1 ] ||
-        die "--num_nodes ${opt[num_nodes]} needs ESPnet's launcher: run inside an ESPnet checkout (make link ESPNET_ROOT=...) with cmd_backend=slurm, or start torchrun on each node yourself (docs/scaling.md)"
+        die "--num_nodes ${opt[num_nodes]} needs ESPnet's launcher: run inside an ESPnet checkout (make link ESPNET_ROOT=...) with cmd_backend=slurm, or start torchrun on each node yourself"
     launcher=("${python}")
     if [ "${opt[ngpu]}" -gt 1 ]; then
         launcher=("${python}" -m torch.distributed.run --standalone --nproc_per_node "${opt[ngpu]}")

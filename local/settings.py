@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
+from espnet_part.schema import load_yaml
 
 
 def flatten(values: dict, prefix: str = "") -> Iterator[str]:
@@ -52,12 +52,9 @@ def main() -> None:
     args = parser.parse_args()
     try:
         if args.config is not None:
-            values = yaml.safe_load(args.config.read_text(encoding="utf-8")) or {}
-            if not isinstance(values, dict):
-                raise ValueError(f"{args.config}: expected `key: value` lines")
-            print("\n".join(flatten(values)))
+            print("\n".join(flatten(load_yaml(args.config))))
         print("\n".join(parse_words(args.words)))
-    except (ValueError, OSError, yaml.YAMLError) as error:
+    except ValueError as error:
         sys.exit(f"{parser.prog}: error: {error}")
 
 

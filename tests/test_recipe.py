@@ -87,7 +87,10 @@ def test_every_option_is_used():
         (["--ngpu"], "--ngpu needs a value"),
         (["3"], "expected an option, found '3'"),
         (["--skip-train", "yes"], "--skip_train is true or false, found 'yes'"),
-        (["--stop_stage=x"], "--stop_stage is a number, found 'x'"),
+        (["--stop_stage=x"], "--stop_stage is a whole number, found 'x'"),
+        (["--stage", "1.5"], "--stage is a whole number, found '1.5'"),
+        (["--stage", "09"], "--stage is a whole number, found '09'"),
+        (["--ngpu", "-1"], "--ngpu is a whole number, found '-1'"),
         (["--max_wav_duration", "long"], "--max_wav_duration is a number"),
     ],
 )
@@ -111,7 +114,38 @@ def test_dashes_equal_underscores_and_the_last_value_wins(recipe):
 def test_nothing_to_do_is_no_error(recipe):
     result = run(recipe, "./run.sh", "--corpora", "toy", "--stop-stage", "0")
     assert result.returncode == 0, result.stderr
+    assert "No stage has run: --stage 1 --stop_stage 0" in result.stdout
     assert "Successfully finished" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("corpora", "", "--corpora is empty"),
+        ("python", "nopython -X dev", "--python nopython -X dev: no such command"),
+        ("inference_nj", "0", "--inference_nj: found 0, expected 1 or more"),
+        ("gpu_inference", "maybe", "--gpu_inference is true, false or auto, found 'maybe'"),
+        ("skip_stages", "13 x", "--skip_stages: found 'x', expected numbers"),
+        ("part_config", "nope.yaml", "--part_config nope.yaml: no such file"),
+        ("inference_config", "nope.yaml", "--inference_config nope.yaml: no such file"),
+        ("pretrained_model", "nope.pth", "--pretrained_model nope.pth: no such file"),
+        ("decode_phases", "3 7", "expected all, last or some of the phases of the curriculum part"),
+        ("phase", "7", "--phase 7: no phase of the curriculum part, whose phases are: 1 2a 2b 3"),
+    ],
+)
+def test_bad_values_are_errors_before_anything_runs(recipe, option, value, message):
+    result = run(recipe, "./run.sh", "--corpora", "toy", "--stage", "15", f"--{option}", value)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("text", ["", "- a", "a: [1, 2\nb: }"])
+def test_a_damaged_model_yaml_is_named(recipe, text):
+    (recipe / "broken.yaml").write_text(text)
+    result = bash(recipe, ". ./path.sh; python3 local/parts.py list broken.yaml")
+    assert result.returncode == 1
+    assert "broken.yaml" in result.stderr and "Traceback" not in result.stderr
 
 
 # ----- missing input -----

@@ -35,7 +35,7 @@ option_list=(
     "speed_perturb_factors||Stage 2: factors of perturbed copies, e.g. \"0.9 1.1\"; default: none, perturbation is on the fly"
     "audio_format||Stage 3: write audio anew in this format (flac, wav); default: leave it in place"
     "min_wav_duration|0.1|Stage 4: shortest training clip in seconds"
-    "max_wav_duration|30|Stage 4: longest training clip in seconds"
+    "max_wav_duration|30.0|Stage 4: longest training clip in seconds"
     "# Model and training"
     "model||conf/model/<model>.yaml; default: the one called like the first corpus"
     "curriculum|part|conf/curriculum/<curriculum>.yaml"
@@ -71,12 +71,26 @@ SECONDS=0
 . ./cmd.sh
 
 export python=${opt[python]}
+# Shell functions would only say that a command is missing, and some of them go on.
+command -v "${python%% *}" > /dev/null || die "--python ${python}: no such command"
+for name in nj inference_nj num_nodes; do
+    [ "${opt[${name}]}" -gt 0 ] || die "--${name}: found 0, expected 1 or more"
+done
+for name in ${opt[skip_stages]}; do
+    [[ ${name} =~ ^([1-9]|1[0-5])$ ]] || die "--skip_stages: found '${name}', expected numbers from 1 to 15"
+done
+case ${opt[gpu_inference]} in
+    true | false | auto) ;;
+    *) die "--gpu_inference is true, false or auto, found '${opt[gpu_inference]}'" ;;
+esac
+[ -n "${opt[corpora]}" ] || die "--corpora is empty: name a corpus; conf/model and local/prepare_*.py have some"
 model=${opt[model]:-${opt[corpora]%% *}}
 model_config=conf/model/${model}.yaml
 [ -f "${model_config}" ] ||
     die "${model_config} is missing: name a model by --model; there are: $(list_yamls conf/model)"
 [ -f "conf/curriculum/${opt[curriculum]}.yaml" ] ||
     die "conf/curriculum/${opt[curriculum]}.yaml is missing: name a curriculum by --curriculum; there are: $(list_yamls conf/curriculum)"
+[ -z "${opt[part_config]}" ] || [ -f "${opt[part_config]}" ] || die "--part_config ${opt[part_config]}: no such file"
 [ -f "${opt[inference_config]}" ] || die "--inference_config ${opt[inference_config]}: no such file"
 
 data_feats=${opt[dumpdir]}/raw
@@ -99,6 +113,7 @@ if [ "${opt[gpu_inference]}" = auto ]; then
 fi
 # Training on from a pack: parts, sizes and prompts are the pack's, steps and rates the model YAML's.
 pretrained=${opt[pretrained_model]}
+[[ ${pretrained} != *.pth ]] || [ -f "${pretrained}" ] || die "--pretrained_model ${pretrained}: no such file"
 if [ -n "${pretrained}" ] && [[ ${pretrained} != *.pth ]]; then
     adopted=${opt[expdir]}/${part_tag}/pretrained.yaml
     pretrained=$(ESPNET_PART_CACHE=${opt[expdir]}/pretrained ${python} -m espnet_part.bin.config adopt \
@@ -210,7 +225,7 @@ done
 if runs 10; then
     log "Stage 10: Manifests and statistics: ${part_stats_dir}"
     [ -n "${train_set}" ] || die "there is no training set; stage 1 makes it: $(command_for 1 5)"
-    tokenizer=$(parts list | awk '$1 == "tokenizer" { print $2 }')
+    tokenizer=$(parts list | sed -n 's/^tokenizer //p')
     for set in ${train_set} ${valid_set}; do
         need "${data_feats}/${set}/utt2task" 4
         ${python} -m espnet_part.bin.manifest --data_dir "${data_feats}/${set}" \
@@ -284,6 +299,10 @@ case ${opt[decode_phases]} in
     last) decode_phases=${opt[phase]:-${phases##* }} ;;
     *) decode_phases=${opt[decode_phases]} ;;
 esac
+for phase in ${decode_phases}; do
+    [[ " ${phases} " == *" ${phase} "* ]] ||
+        die "--decode_phases ${opt[decode_phases]}: expected all, last or some of the phases of the curriculum ${opt[curriculum]}: ${phases}"
+done
 
 
 if runs 12; then
@@ -333,4 +352,6 @@ if runs 15; then
     ${python} -m espnet_part.bin.upload --pack "${packed}" --hf_repo "${opt[hf_repo]}" ${opt[upload_args]}
 fi
 
+[ "${opt[stage]}" -le 15 ] && [ "${opt[stage]}" -le "${opt[stop_stage]}" ] ||
+    log "No stage has run: --stage ${opt[stage]} --stop_stage ${opt[stop_stage]}, of 1 to 15"
 log "Successfully finished. [elapsed=${SECONDS}s]"
