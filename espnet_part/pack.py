@@ -25,6 +25,8 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
+from espnet_part.checkpoint import read_checkpoint
+from espnet_part.decode_options import DecodeOptions
 from espnet_part.unpack import CONFIG_NAME, HUB_ID, META_NAME, find_sources
 
 MODEL_NAME = "model.pth"
@@ -135,13 +137,17 @@ def pack(
         Names of the members.
 
     Raises:
-        ValueError: If a file or a source named in the config is missing.
+        ValueError: A file or a source named in the config is missing, or cannot be read.
+        OSError: The zip cannot be written.
     """
     config_file, model_file = Path(part_train_config), Path(part_model_file)
     outpath = Path(outpath)
-    for path in (config_file, model_file, *([inference_config] if inference_config else [])):
-        if not Path(path).is_file():
+    for path in (config_file, model_file):
+        if not path.is_file():
             raise ValueError(f"{path}: no such file; train the phase first (stage 11)")
+    if inference_config:
+        DecodeOptions.from_yaml(inference_config)
+    read_checkpoint(model_file, "meta")  # a damaged one must not show up on another machine
     if outpath.suffix != ".zip":
         raise ValueError(f"{outpath}: expected a name that ends in .zip")
     config = copy.deepcopy(yaml.safe_load(config_file.read_text(encoding="utf-8")))

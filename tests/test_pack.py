@@ -23,6 +23,13 @@ from espnet_part.pack import pack, pinned_revision
 from espnet_part.unpack import files_in, local_model_files, relocated_config, unpack
 
 
+def save_weights(path: Path, value: float) -> bytes:
+    """A checkpoint of one tensor; returns its bytes."""
+    payload = {"format": 1, "model": {"x": torch.tensor(value)}}
+    torch.save({**payload, "trained": ["x"], "sources": {}, "lora": None}, path)
+    return path.read_bytes()
+
+
 def make_experiment(root: Path, **llm) -> Path:
     """The files of a trained phase, without the model's weights; returns the phase's folder."""
     for part in ("encoder", "llm"):
@@ -40,7 +47,7 @@ def make_experiment(root: Path, **llm) -> Path:
     (root / "exp/toy/RESULTS.md").write_text("# Results\n\n|a|b|\n")
     rows = [{"src": "sv", "tgt": "sv"}, {"src": "sv", "tgt": "de"}, {"src": "sv", "tgt": None}]
     (root / "exp/toy/results.json").write_text(json.dumps({"results": rows}))
-    (phase / "latest.pth").write_bytes(b"weights")
+    save_weights(phase / "latest.pth", 1.0)
     (phase / "best.pth").symlink_to("latest.pth")
     config = {
         "model": {
@@ -70,12 +77,12 @@ def packed(phase, tmp_path):
     return tmp_path / "model.zip"
 
 
-def test_members(packed):
+def test_members(packed, phase):
     with zipfile.ZipFile(packed) as archive:
         names = sorted(archive.namelist())
         meta = yaml.safe_load(archive.read("meta.yaml"))
         config = yaml.safe_load(archive.read("config.yaml"))
-        assert archive.read("model.pth") == b"weights"
+        assert archive.read("model.pth") == (phase / "latest.pth").read_bytes()
     assert names == [
         "RESULTS.md",
         "config.yaml",
@@ -111,9 +118,10 @@ def test_espnets_own_unpack_reads_it(packed, tmp_path):
     assert Path(config["model"]["llm"]["source"], "sub/tokenizer.json").is_file()
 
 
-def test_zip_and_folder_are_found(packed, tmp_path, monkeypatch):
+def test_zip_and_folder_are_found(packed, phase, tmp_path, monkeypatch):
     files = local_model_files(packed)
-    assert Path(files["part_model_file"]).read_bytes() == b"weights"
+    weights = (phase / "latest.pth").read_bytes()
+    assert Path(files["part_model_file"]).read_bytes() == weights
     assert local_model_files(packed) == files  # the second time from the cache
     moved = tmp_path / "moved"
     unpack(packed, moved)
@@ -127,9 +135,9 @@ def test_zip_and_folder_are_found(packed, tmp_path, monkeypatch):
 
 def test_a_new_zip_of_the_same_name_is_unpacked_anew(packed, phase):
     local_model_files(packed)
-    (phase / "latest.pth").write_bytes(b"newer weights")
+    newer = save_weights(phase / "latest.pth", 2.0)
     pack(phase / "config.yaml", phase / "best.pth", packed)
-    assert Path(local_model_files(packed)["part_model_file"]).read_bytes() == b"newer weights"
+    assert Path(local_model_files(packed)["part_model_file"]).read_bytes() == newer
 
 
 def test_configs_of_the_recipe_stay_as_they_are(phase):
@@ -209,6 +217,7 @@ def test_an_unknown_revision_stays(monkeypatch):
         (lambda phase: (phase / "latest.pth").unlink(), "best.pth: no such file"),
         (lambda phase: (phase / "config.yaml").unlink(), "config.yaml: no such file"),
         (lambda phase: os.rename("exp/parts", "exp/gone"), "no such folder here and no hub id"),
+        (lambda phase: (phase / "latest.pth").write_bytes(b"x"), "best.pth cannot be read"),
     ],
 )
 def test_what_is_missing_is_named(phase, tmp_path, change, message):

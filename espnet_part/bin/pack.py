@@ -26,7 +26,7 @@ def main(cmd: list[str] | None = None) -> None:
         names = pack(
             args.part_train_config, args.part_model_file, args.outpath, args.inference_config
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         logging.error(error)
         sys.exit(1)
     for name in names:
