@@ -279,6 +279,14 @@ def test_bad_options_are_one_line(data, tmp_path, capsys, argv, words):
     assert len(err) == 1 and words in err[0]
 
 
+@pytest.mark.parametrize("command", ["format", "filter"])
+def test_an_output_folder_that_cannot_be_made_is_one_line(data, tmp_path, capsys, command):
+    data_dir, _ = data
+    (tmp_path / "file").write_text("")
+    assert main([command, "--data_dir", str(data_dir), "--out", str(tmp_path / "file")]) == 1
+    assert f"'{tmp_path / 'file'}'" in capsys.readouterr().err
+
+
 def test_command_line(data, tmp_path, capsys):
     data_dir, _ = data
     paths = ["--data_dir", str(data_dir), "--out", str(tmp_path / "out")]

@@ -85,6 +85,10 @@ def test_a_bad_file_does_not_stop_the_others(files, run):
     ("arguments", "message"),
     [
         (["a.wav", "--lang", "xx"], "--lang: unknown language 'xx'"),
+        (["a.wav", "--lang", "de", "--to", "de"], "--to de is the language spoken"),
+        (["a.wav", "--device", "foo"], "--device: found 'foo', expected cpu, cuda or auto"),
+        (["a.wav", "--output_dir", "b.flac"], "File exists: 'b.flac'"),
+        (["."], ".: a folder, expected audio files"),
         (["a.wav", "--lang", "de", "--to", "yy"], "--to: unknown language 'yy'"),
         (["a.wav", "b.flac", "--srt"], "say by --output_dir"),
         (["a.wav", "x/a.wav", "--output_dir", "o"], "two files are called a.wav"),

@@ -151,7 +151,9 @@ def _peak_gib(device: torch.device) -> float:
 def get_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m espnet_part.bin.benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", required=True, help="YAML of conf/benchmark")
     parser.add_argument("--phases", nargs="+", default=list(PHASES), choices=list(PHASES))
@@ -168,6 +170,8 @@ def main(cmd=None) -> None:
     args = get_parser().parse_args(cmd)
     if args.steps <= args.warmup:
         sys.exit(f"error: --steps {args.steps} must exceed --warmup {args.warmup}")
+    if args.ngpu and not torch.cuda.is_available():
+        sys.exit(f"error: --ngpu {args.ngpu}: no GPU here; use --ngpu 0")
     device = torch.device("cuda" if args.ngpu else "cpu")
     results = []
     try:
@@ -176,7 +180,7 @@ def main(cmd=None) -> None:
         for phase in args.phases:
             results.append(run_phase(phase, values, args, device))
             print("  ".join(f"{k} {_short(v)}" for k, v in results[-1].items()), flush=True)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     if args.json:
         about = {"torch": torch.__version__, "device": _name(device), "config": args.config}

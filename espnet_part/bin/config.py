@@ -1,7 +1,7 @@
 """Reads curricula and writes the config of a phase.
 
-python -m espnet_part.bin.config phases --conf_dir conf --curriculum part
-python -m espnet_part.bin.config merge --conf_dir conf --model digits --curriculum part --phase 2a \
+python -m espnet_part.bin.config phases --curriculum part
+python -m espnet_part.bin.config merge --model digits --curriculum part --phase 2a
     --folder exp/digits/part/phase2a --train exp/.../train --valid exp/.../dev
 """
 
@@ -14,7 +14,9 @@ from espnet_part.curriculum import INIT_FILES, adopt, load_curriculum, merge, wr
 def get_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m espnet_part.bin.config",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     phases = commands.add_parser("phases", help="print the phases of a curriculum, one per line")
@@ -61,7 +63,7 @@ def main(cmd=None) -> None:
                 args.set,
             )
             print(write_config(config, args.folder))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

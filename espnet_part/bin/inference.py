@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import torch
-import yaml
 
 from espnet_part.decode_options import DecodeOptions
 
@@ -144,12 +143,12 @@ def main(cmd: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(cmd)
     logging.basicConfig(
-        level=args.log_level,
+        level=args.log_level.upper(),
         format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s",
     )
     try:
         inference(args)
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, OSError) as error:
         logging.error(error)
         sys.exit(1)
 

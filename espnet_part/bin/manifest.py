@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 
         tokenizer = _tokenizer(args.tokenizer, args.revision)
         meta = write_manifest(args.data_dir, args.out, tokenizer, args.nj)
-    except ValueError as err:
+    except (ValueError, OSError) as err:
         print(f"error: {err}", file=sys.stderr)
         return 1
     print(f"{args.out}: {meta['rows']:,} rows of {args.data_dir}")

@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     try:
         result = _run(args)
-    except ValueError as err:
+    except (ValueError, OSError) as err:
         print(f"error: {err}", file=sys.stderr)
         return 1
     lines = [f"{args.out}: {result['kept']:,} of {result['rows']:,} rows of {args.data_dir}"]

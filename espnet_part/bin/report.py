@@ -76,7 +76,7 @@ def main(cmd: list[str] | None = None) -> None:
     """Report, and print the tables."""
     try:
         print(report(get_parser().parse_args(cmd)))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from espnet_part.pairs import pair_texts, read_text
+from espnet_part.prompt import check_language
 from espnet_part.results import System, make_rows, save_rows
 from espnet_part.scoring import BOOTSTRAP_SAMPLES, ST_TASKS, score
 
@@ -49,9 +50,11 @@ def main(cmd: list[str] | None = None) -> None:
         parser.error(f"--task {args.task} needs --tgt-lang, the language translated into")
     tgt = args.tgt_lang if args.task in ST_TASKS else args.lang
     try:
+        check_language(args.lang, "--lang")
+        check_language(tgt, "--tgt_lang")
         pairs = pair_texts(read_text(args.ref), read_text(args.hyp), args.allow_missing, args.hyp)
         scores = score(pairs, args.task, args.lang, tgt, args.bootstrap)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     for measure in scores.measures:
         ci95 = f"[{measure.ci95[0]:.2f}, {measure.ci95[1]:.2f}]" if measure.ci95 else ""

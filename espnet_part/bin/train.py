@@ -14,7 +14,7 @@ def main(cmd=None):
     """Runs training; what the user can mend is printed in one line."""
     try:
         PARTTask.main(cmd=cmd)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -57,6 +57,13 @@ def load_model(args: argparse.Namespace):
     device = args.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {device}: no GPU here; use cpu, or auto")
+    else:
+        try:
+            torch.device(device)
+        except RuntimeError:
+            raise ValueError(f"--device: found {device!r}, expected cpu, cuda or auto") from None
     # Only the answer goes to standard output, whatever the libraries print while loading.
     with contextlib.redirect_stdout(sys.stderr):
         s2t = Speech2Text.from_pretrained(source, device=device, dtype=args.dtype)
@@ -73,8 +80,9 @@ def read_files(files: list[str], s2t) -> tuple[list[str], list]:
 
     names, waveforms = [], []
     for name in files:
-        if not Path(name).exists():
-            print(f"part-transcribe: {name}: no such file", file=sys.stderr)
+        if not Path(name).is_file():
+            what = "a folder, expected audio files" if Path(name).is_dir() else "no such file"
+            print(f"part-transcribe: {name}: {what}", file=sys.stderr)
             continue
         try:
             waveforms.append(s2t.check_speech(load_audio(name), name))
@@ -123,6 +131,8 @@ def transcribe(args: argparse.Namespace) -> bool:
     double = next((stem for stem in stems if stems.count(stem) > 1), None)
     if args.output_dir and double:
         raise ValueError(f"two files are called {double}: --output_dir has one place for both")
+    if args.to is not None and args.to == args.lang:
+        raise ValueError(f"--to {args.to} is the language spoken: leave it out to transcribe")
     for code, option in ((args.lang, "--lang"), (args.to, "--to")):
         if code is not None:
             check_language(code, option)
@@ -143,7 +153,7 @@ def main(cmd: list[str] | None = None) -> None:
     logging.basicConfig(level="WARNING", format="part-transcribe: %(message)s")
     try:
         complete = transcribe(args)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"part-transcribe: {error}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0 if complete else 1)

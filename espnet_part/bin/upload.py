@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -34,7 +35,7 @@ def upload(args: argparse.Namespace, api=None) -> None:
     Raises:
         ValueError: No such pack, a bad repository name or language.
     """
-    if args.hf_repo.count("/") != 1 or not all(args.hf_repo.split("/")):
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", args.hf_repo):
         raise ValueError(f"--hf_repo: found {args.hf_repo!r}, expected org/name")
     if not Path(args.pack).is_file():
         raise ValueError(f"{args.pack}: no such file; pack the model first (stage 14)")
@@ -73,7 +74,7 @@ def main(cmd: list[str] | None = None) -> None:
     logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
     try:
         upload(args)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         logging.error(error)
         sys.exit(1)
 
