@@ -76,3 +76,8 @@ def check_row(where: str, task: str, src: str, tgt: str, speech: bool) -> None:
             f"{where}: asr from {src!r} to {tgt!r}; expected the same language in utt2lang and "
             "utt2tgt (another language is task st)"
         )
+    if task in ("st", "mt") and src == tgt:
+        raise ValueError(
+            f"{where}: {task} from {src!r} to {tgt!r}; expected two languages in utt2lang and "
+            "utt2tgt (one language is task asr)"
+        )

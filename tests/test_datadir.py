@@ -182,6 +182,8 @@ def test_pipes_pass_only_on_demand(tmp_path):
         ([replace(ASR, task="tts")], "unknown task"),
         ([replace(ASR, src="xx", tgt="xx")], "unknown language"),
         ([replace(ASR, tgt="de")], "asr from"),
+        ([replace(ST, tgt=ST.src)], "st from"),
+        ([replace(MT, tgt=MT.src)], "mt from"),
         ([replace(ASR, path="/a\nb.wav")], "without tabs"),
         ([replace(MT, task="st")], "'st' in a text folder"),
     ],

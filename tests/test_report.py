@@ -293,9 +293,10 @@ def test_nothing_to_score_says_what_to_run(tmp_path, experiment):
     with pytest.raises(SystemExit, match="No reference folder .*run stages 1 to 4"):
         run(tmp_path / "elsewhere", exp)
     folder = dump / "raw" / "digits_test_asr_en"
-    tasks = (folder / "utt2task").read_text().replace("asr asr", "asr st", 1)
-    (folder / "utt2task").write_text(tasks)
-    with pytest.raises(SystemExit, match="one task and one language pair, found asr en en, st en"):
+    for name, old, new in (("utt2task", "asr asr", "asr st"), ("utt2tgt", "asr en", "asr de")):
+        changed = (folder / name).read_text().replace(old, new, 1)
+        (folder / name).write_text(changed)
+    with pytest.raises(SystemExit, match="language pair, found asr en en, st en de"):
         run(dump, exp)
 
 

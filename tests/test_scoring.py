@@ -316,6 +316,8 @@ def test_score_command_says_what_is_wrong(tmp_path):
     ref = write_text(tmp_path / "ref", GERMAN)
     hyp = write_text(tmp_path / "hyp", GERMAN[:2])
     options = ["--ref", ref, "--hyp", hyp, "--task", "asr", "--lang", "de"]
+    with pytest.raises(SystemExit, match="2"):
+        score_command.main([*options, "--bootstrap", "-1"])
     with pytest.raises(SystemExit, match="--lang: unknown language 'xx'"):
         score_command.main([*options[:-1], "xx"])
     with pytest.raises(SystemExit, match="2 of 4 utterances have no hypothesis: c, d"):

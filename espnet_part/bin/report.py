@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from espnet_part.bin.score import add_scoring_options
 from espnet_part.report import floor_rows, phase_report, score_experiment, write_text
 from espnet_part.results import ENCODER_CTC, load_rows, merge_rows, save_rows
-from espnet_part.scoring import BOOTSTRAP_SAMPLES
 from espnet_part.tables import experiment_tables
 
 
@@ -28,19 +28,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="JSON rows of systems scored elsewhere, such as the encoder's own CTC output; "
         f"curriculum is {ENCODER_CTC} where a row does not say",
     )
-    parser.add_argument(
-        "--allow-missing",
-        "--allow_missing",
-        dest="allow_missing",
-        action="store_true",
-        help="count utterances without a hypothesis as empty instead of failing",
-    )
-    parser.add_argument(
-        "--bootstrap",
-        type=int,
-        default=BOOTSTRAP_SAMPLES,
-        help="resamples for the 95%% intervals; 0 leaves them out (default: %(default)s)",
-    )
+    add_scoring_options(parser)
     return parser
 
 

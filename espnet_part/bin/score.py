@@ -26,6 +26,12 @@ def get_parser() -> argparse.ArgumentParser:
         "--tgt-lang", "--tgt_lang", dest="tgt_lang", help="target language code (needed for st)"
     )
     parser.add_argument("--json", help="write the rows here, in the schema of results.json")
+    add_scoring_options(parser)
+    return parser
+
+
+def add_scoring_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that this command shares with the report."""
     parser.add_argument(
         "--allow-missing",
         "--allow_missing",
@@ -35,11 +41,16 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--bootstrap",
-        type=int,
+        type=_count,
         default=BOOTSTRAP_SAMPLES,
         help="resamples for the 95%% intervals; 0 leaves them out (default: %(default)s)",
     )
-    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected 0 or more")
+    return int(text)
 
 
 def main(cmd: list[str] | None = None) -> None:
