@@ -1,6 +1,7 @@
 """How to decode: the keys of the files in conf/decode."""
 
 import dataclasses
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,8 +65,10 @@ class DecodeOptions:
             raise ValueError(f"{path}: found {type(content).__name__}, expected keys and values")
         unknown = [key for key in content if key not in names]
         if unknown:
+            near = difflib.get_close_matches(str(unknown[0]), names, n=1, cutoff=0.0)[0]
             raise ValueError(
-                f"{path}: unknown decode option {unknown[0]!r}; expected some of {' '.join(names)}"
+                f"{path}: unknown decode option {unknown[0]!r}; did you mean {near}? "
+                f"expected some of {' '.join(names)}"
             )
         return cls(**content)
 

@@ -43,7 +43,8 @@ def get_parser() -> argparse.ArgumentParser:
     add("--ngpu", type=int, default=0, help="0 decodes on the CPU, 1 on a GPU")
     add("--dtype", default="float32", choices=["float32", "bfloat16"])
     add("--num_workers", type=int, default=2, help="threads that load audio")
-    add("--log_level", default="INFO", type=str.upper)
+    levels = ["DEBUG", "INFO", "WARNING", "ERROR"]
+    add("--log_level", type=str.upper, default="INFO", choices=levels)
     for field in dataclasses.fields(DecodeOptions):
         what = f"{OPTION_HELP[field.name]} (default: {field.default})"
         add(f"--{field.name}", type=field.type, help=what)
@@ -143,7 +144,7 @@ def main(cmd: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(cmd)
     logging.basicConfig(
-        level=args.log_level.upper(),
+        level=args.log_level,
         format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s",
     )
     try:

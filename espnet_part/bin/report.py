@@ -19,7 +19,9 @@ def get_parser() -> argparse.ArgumentParser:
         "RESULTS.md per phase, EXP/results.json and EXP/RESULTS.md, and prints the last.",
     )
     parser.add_argument("--exp", required=True, type=Path, help="experiment, exp/<tag>")
-    parser.add_argument("--dumpdir", default=Path("dump"), type=Path, help="(default: dump)")
+    parser.add_argument(
+        "--dumpdir", default=Path("dump"), type=Path, help="formatted data (default: dump)"
+    )
     parser.add_argument(
         "--reference",
         nargs="+",

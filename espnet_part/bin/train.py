@@ -2,6 +2,8 @@
 
 import sys
 
+import yaml
+
 from espnet_part.task import PARTTask
 
 
@@ -14,7 +16,7 @@ def main(cmd=None):
     """Runs training; what the user can mend is printed in one line."""
     try:
         PARTTask.main(cmd=cmd)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, yaml.YAMLError) as error:
         sys.exit(f"error: {error}")
 
 
