@@ -134,10 +134,22 @@ def test_nothing_to_do_is_no_error(recipe):
     ],
 )
 def test_bad_values_are_errors_before_anything_runs(recipe, option, value, message):
-    result = run(recipe, "./run.sh", "--corpora", "toy", "--stage", "15", f"--{option}", value)
+    result = run(recipe, "./run.sh", "--corpora", "toy", f"--{option}", value)
     assert result.returncode == 1
+    assert "Stage 1" not in result.stdout
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_typo_in_the_model_yaml_shows_before_anything_runs(recipe):
+    (recipe / "conf").unlink()
+    shutil.copytree(ROOT / "conf", recipe / "conf")
+    toy = recipe / "conf/model/toy.yaml"
+    toy.write_text(toy.read_text().replace("batch_cost", "batch_cots"))
+    result = run(recipe, "./run.sh", "--corpora", "toy")
+    assert result.returncode == 1
+    assert "unknown key batch_cots; did you mean batch_cost?" in result.stderr
+    assert "Stage 1" not in result.stdout
 
 
 @pytest.mark.parametrize("text", ["", "- a", "a: [1, 2\nb: }"])

@@ -20,6 +20,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     phases = commands.add_parser("phases", help="print the phases of a curriculum, one per line")
+    phases.add_argument("--model", help="check this model with it: name in conf/model, or a .yaml")
     init = commands.add_parser("init", help="print the file that a phase hands to the next one")
     take = commands.add_parser("adopt", help="make a model YAML of a pack, print its checkpoint")
     take.add_argument("--pretrained", required=True, help="zip, folder or hub id of a pack")
@@ -46,7 +47,10 @@ def main(cmd=None) -> None:
     args = get_parser().parse_args(cmd)
     try:
         if args.command == "phases":
-            print(*load_curriculum(args.conf_dir, args.curriculum)["phases"], sep="\n")
+            names = load_curriculum(args.conf_dir, args.curriculum)["phases"]
+            if args.model is not None:  # merging one phase checks all of them
+                merge(args.conf_dir, args.model, args.curriculum, names[0], ["none"], [])
+            print(*names, sep="\n")
         elif args.command == "init":
             print(INIT_FILES[load_curriculum(args.conf_dir, args.curriculum)["init"]])
         elif args.command == "adopt":

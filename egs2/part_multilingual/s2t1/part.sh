@@ -120,6 +120,24 @@ if [ -n "${pretrained}" ] && [[ ${pretrained} != *.pth ]]; then
         --pretrained "${pretrained}" --base "${model_config}" --out "${adopted}")
     model_config=${adopted}
 fi
+# A mistake in the YAMLs or in the names of phases must not show up after days.
+# ${python} may hold options, here and in local/recipe.sh: it is not quoted.
+phases=$(${python} -m espnet_part.bin.config phases --curriculum "${opt[curriculum]}" \
+    --model "${model_config}")
+phases=${phases//$'\n'/ }
+handed_on=$(${python} -m espnet_part.bin.config init --curriculum "${opt[curriculum]}")
+if [ -n "${opt[phase]}" ] && [[ " ${phases} " != *" ${opt[phase]} "* ]]; then
+    die "--phase ${opt[phase]}: no phase of the curriculum ${opt[curriculum]}, whose phases are: ${phases}"
+fi
+case ${opt[decode_phases]} in
+    all) decode_phases=${opt[phase]:-${phases}} ;;
+    last) decode_phases=${opt[phase]:-${phases##* }} ;;
+    *) decode_phases=${opt[decode_phases]} ;;
+esac
+for phase in ${decode_phases}; do
+    [[ " ${phases} " == *" ${phase} "* ]] ||
+        die "--decode_phases ${opt[decode_phases]}: expected all, last or some of the phases of the curriculum ${opt[curriculum]}: ${phases}"
+done
 "${opt[skip_data_prep]}" && opt[skip_stages]+=" 1 2 3 4 5"
 "${opt[skip_train]}" && opt[skip_stages]+=" 6 7 8 9 10 11"
 "${opt[skip_eval]}" && opt[skip_stages]+=" 12 13"
@@ -234,14 +252,6 @@ if runs 10; then
 fi
 
 
-# ${python} may hold options, here and in local/recipe.sh: it is not quoted.
-phases=$(${python} -m espnet_part.bin.config phases --curriculum "${opt[curriculum]}")
-phases=${phases//$'\n'/ }
-handed_on=$(${python} -m espnet_part.bin.config init --curriculum "${opt[curriculum]}")
-if [ -n "${opt[phase]}" ] && [[ " ${phases} " != *" ${opt[phase]} "* ]]; then
-    die "--phase ${opt[phase]}: no phase of the curriculum ${opt[curriculum]}, whose phases are: ${phases}"
-fi
-
 if runs 11; then
     log "Stage 11: Train phases ${opt[phase]:-${phases}} of ${opt[curriculum]}: ${part_exp}"
     manifests=()
@@ -293,16 +303,6 @@ if runs 11; then
         init=${dir}/${handed_on}
     done
 fi
-
-case ${opt[decode_phases]} in
-    all) decode_phases=${opt[phase]:-${phases}} ;;
-    last) decode_phases=${opt[phase]:-${phases##* }} ;;
-    *) decode_phases=${opt[decode_phases]} ;;
-esac
-for phase in ${decode_phases}; do
-    [[ " ${phases} " == *" ${phase} "* ]] ||
-        die "--decode_phases ${opt[decode_phases]}: expected all, last or some of the phases of the curriculum ${opt[curriculum]}: ${phases}"
-done
 
 
 if runs 12; then
