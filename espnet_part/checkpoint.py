@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import torch
@@ -48,6 +49,9 @@ def read_checkpoint(path: Path, device: str = "cpu") -> dict:
         payload = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # bytes of no meaning fail in many ways
         reason = f"{type(error).__name__}: {error}".strip().split("\n")[0]
+        if isinstance(error, pickle.UnpicklingError):
+            # torch's own words go on to say how to load it unsafely.
+            reason = "it holds something else, which is not loaded: it could run code"
         raise ValueError(
             f"{path} cannot be read as tensors and plain values: damaged, or not written by "
             f"espnet_part ({reason})"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import (
@@ -16,6 +17,9 @@ from transformers import (
     StoppingCriteria,
     StoppingCriteriaList,
 )
+
+from espnet_part.prompt import RenderedPrompt
+from espnet_part.splice import flatten, packed_layout, pad_left, pad_waves, splice
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,38 @@ class RowLimits(StoppingCriteria):
         # Beam search asks about more candidates than it has beams.
         candidates = input_ids.shape[0] // len(self.limits)
         return input_ids.shape[1] >= self.limits.repeat_interleave(candidates).to(input_ids.device)
+
+
+def prompt_embeddings(
+    model: nn.Module, speech: list[np.ndarray | None], prompts: list[RenderedPrompt]
+) -> tuple[Tensor, Tensor]:
+    """What the LLM reads of a batch: text and speech embeddings, left-padded.
+
+    Args:
+        model: A `PARTModel`.
+        speech: A 16 kHz waveform per row, None for text rows.
+        prompts: One per row.
+
+    Returns:
+        Embeddings (B, L, D) and the mask of real positions (B, L).
+    """
+    embeddings = model.llm.get_input_embeddings()
+    device = embeddings.weight.device
+    token_ids = [i for prompt in prompts for i in (*prompt.before, *prompt.after)]
+    token_lengths = torch.tensor([len(p.before) + len(p.after) for p in prompts], device=device)
+    place = torch.tensor([len(p.before) for p in prompts], device=device)
+    embeds_ND = embeddings(torch.tensor(token_ids, device=device))
+    speech_lengths = torch.zeros_like(token_lengths)
+    speech_SD = embeds_ND.new_zeros(0, embeds_ND.shape[1])
+    clips = [wave for wave in speech if wave is not None]
+    if clips:
+        wave_AT, lengths_A = pad_waves(clips)
+        frames_ATD, frame_lengths = model.speech_frames(wave_AT.to(device), lengths_A.to(device))
+        rows = torch.tensor([wave is not None for wave in speech], device=device)
+        speech_lengths[rows] = frame_lengths
+        speech_SD = flatten(frames_ATD, frame_lengths)
+    layout = packed_layout(token_lengths, place, speech_lengths)
+    return pad_left(splice(embeds_ND, speech_SD, layout), layout.row_lengths)
 
 
 @torch.no_grad()

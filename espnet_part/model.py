@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from espnet_part.activation import Gate, gate_modules, ungate_modules
 from espnet_part.attention import packed_inputs
 from espnet_part.augment import SpecAugment
-from espnet_part.generation import Hypothesis, generate
+from espnet_part.generation import Hypothesis, generate, prompt_embeddings
 from espnet_part.loss import target_loss
 from espnet_part.model_state import load_model_state, model_state, weights_id
 from espnet_part.prompt import TASKS, Prompter, RenderedPrompt
-from espnet_part.splice import flatten, packed_layout, pad_left, pad_waves, splice
+from espnet_part.splice import flatten, packed_layout, splice
 from espnet_part.trainable import apply_policy, match_statistics, select_names, set_modes
 
 
@@ -243,30 +243,10 @@ class PARTModel(AbsESPnetModel):
             max_new_tokens: Limit of each row.
             num_beams: 1 is greedy search.
         """
-        embeds_BLD, mask_BL = self._prompt_embeddings(speech, prompts)
+        embeds_BLD, mask_BL = prompt_embeddings(self, speech, prompts)
         return generate(
             self.llm, embeds_BLD, mask_BL, max_new_tokens, self.end_token_ids, num_beams
         )
-
-    def _prompt_embeddings(self, speech, prompts) -> tuple[Tensor, Tensor]:
-        device = self.llm.get_input_embeddings().weight.device
-        clips = [wave for wave in speech if wave is not None]
-        token_ids = torch.tensor(
-            [i for prompt in prompts for i in (*prompt.before, *prompt.after)], device=device
-        )
-        token_lengths = torch.tensor([len(p.before) + len(p.after) for p in prompts], device=device)
-        place = torch.tensor([len(p.before) for p in prompts], device=device)
-        embeds_ND = self.llm.get_input_embeddings()(token_ids)
-        speech_lengths = torch.zeros_like(token_lengths)
-        speech_SD = embeds_ND.new_zeros(0, embeds_ND.shape[1])
-        if clips:
-            wave_AT, lengths_A = pad_waves(clips)
-            frames_ATD, frame_lengths = self.speech_frames(wave_AT.to(device), lengths_A.to(device))
-            rows = torch.tensor([wave is not None for wave in speech], device=device)
-            speech_lengths[rows] = frame_lengths
-            speech_SD = flatten(frames_ATD, frame_lengths)
-        layout = packed_layout(token_lengths, place, speech_lengths)
-        return pad_left(splice(embeds_ND, speech_SD, layout), layout.row_lengths)
 
     # ----- checkpoints -----
 

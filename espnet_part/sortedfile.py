@@ -52,6 +52,8 @@ def _order_problem(path: Path, number: int, key: bytes, last: bytes) -> str:
     shown = key.decode("utf-8", "replace")
     if key == last:
         return f"{where}: the id {shown!r} is there twice; expected unique ids"
+    if last.startswith(b"\xef\xbb\xbf"):
+        return f"{path}: starts with a byte order mark; save it as UTF-8 without one"
     return (
         f"{where}: not sorted: {shown!r} comes after {last.decode('utf-8', 'replace')!r}; "
         f"sort by bytes: `LC_ALL=C sort -k1,1 {path.name}`"

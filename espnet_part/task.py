@@ -29,7 +29,7 @@ from espnet_part.loading import load_model
 from espnet_part.loop import Stopped
 from espnet_part.model import PARTModel
 from espnet_part.parallel import Processes
-from espnet_part.schema import from_dict, to_dict
+from espnet_part.schema import from_dict, load_yaml, to_dict
 from espnet_part.splice import pad_waves
 from espnet_part.trainer import PARTTrainer
 from espnet_part.unpack import relocated_config
@@ -180,6 +180,17 @@ class PARTTask(AbsTask):
     # ----- training -----
 
     @classmethod
+    def main(cls, args: argparse.Namespace | None = None, cmd=None) -> None:
+        """Checks the config file, then does as ESPnet: one process here, or one per GPU."""
+        if args is None:
+            first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+            first.add_argument("--config")
+            config_file = first.parse_known_args(cmd)[0].config
+            if config_file is not None:
+                load_yaml(config_file)
+        super().main(args=args, cmd=cmd)
+
+    @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
         """Runs one process of a training run."""
         option = build_dataclass(DistributedOption, args)
@@ -199,6 +210,8 @@ class PARTTask(AbsTask):
         option.init_torch_distributed()
         device = torch.device("cpu")
         if args.ngpu > 0:
+            if not torch.cuda.is_available():
+                raise ValueError(f"--ngpu {args.ngpu}: no GPU here; use --ngpu 0")
             device = torch.device("cuda", option.local_rank or 0)
         processes = Processes(rank, world_size, device)
         config = cls.config_of(args)

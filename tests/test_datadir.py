@@ -244,3 +244,12 @@ def test_memory_does_not_grow_with_rows(tmp_path):
 def test_names_are_public():
     assert datadir.write_datadir is datadir_writer.write_datadir
     assert set(datadir.ALL_FILES) >= {"wav.scp", "text", "source", "segments", "transcript"}
+
+
+def test_byte_order_mark_is_named(tmp_path):
+    rows = [Row(u, "asr", "en", "en", "one", path="a.wav", speaker="s") for u in ("a", "b")]
+    write_datadir(tmp_path / "d", rows)
+    path = tmp_path / "d" / "text"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    with pytest.raises(ValueError, match="text: starts with a byte order mark"):
+        list(iter_rows(tmp_path / "d"))

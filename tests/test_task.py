@@ -277,3 +277,19 @@ def test_args_stop_at_the_task():
         if "argparse" in names:
             assert path.name == "task.py", f"{path.name} imports argparse"
     assert "argparse" in inspect.getsource(sys.modules[PARTTask.__module__])
+
+
+def test_no_gpu_is_one_clear_line(tmp_path, config_values):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config_values()))
+    with pytest.raises(SystemExit, match="--ngpu 1: no GPU here"):
+        train.main(["--config", str(path), "--output_dir", str(tmp_path), "--ngpu", "1"])
+
+
+def test_config_that_is_a_list_is_named(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("- a\n")
+    with pytest.raises(SystemExit, match="config.yaml: found .*expected keys and values"):
+        train.main(["--config", str(path), "--output_dir", str(tmp_path)])
