@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 PYTHON ?=
 VENV ?= .venv
-JOBS ?= $(shell n=$$(nproc 2> /dev/null || echo 1); echo $$((n < 8 ? n : 8)))
+JOBS ?= $(shell n=$$(env -u OMP_NUM_THREADS nproc 2> /dev/null || echo 1); echo $$((n < 8 ? n : 8)))
 COPY ?= 0
 
 ifeq ($(VENV),none)

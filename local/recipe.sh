@@ -167,7 +167,7 @@ train_phase() {
     local dir=$1 launcher=() threads=1
     local trainer=(-m espnet_part.bin.train --config "${dir}/config.yaml" --output_dir "${dir}")
     # On the CPU one process has all cores; path.sh set OMP_NUM_THREADS=1 for the other stages.
-    [ "${opt[ngpu]}" -gt 0 ] || threads=$(nproc)
+    [ "${opt[ngpu]}" -gt 0 ] || threads=${cores}
     local -x OMP_NUM_THREADS=${asked_threads:-${threads}}
     if [[ ${cuda_cmd%% *} != *run_jobs.sh ]]; then
         # shellcheck disable=SC2086 # ${python} may hold options

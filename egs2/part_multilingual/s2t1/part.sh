@@ -3,7 +3,7 @@
 set -euo pipefail
 
 asked_threads=${OMP_NUM_THREADS:-} # before path.sh sets its default
-cores=$(nproc)
+cores=$(env -u OMP_NUM_THREADS nproc) # nproc itself obeys OMP_NUM_THREADS
 gpus=$(nvidia-smi -L 2> /dev/null | grep -c '^GPU' || true)
 
 # name|default|help: parsing, --help and errors come from this list.
