@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "local"))
 
 import digits_encoder  # noqa: E402
 import digits_llm  # noqa: E402
+import digits_rows  # noqa: E402
 import make_parts_digits  # noqa: E402
 from digits_text import WORDS, say  # noqa: E402
 
@@ -29,7 +30,7 @@ TINY = dict(layers=2, width=16, heads=2, ffn=16, steps=2, batch=2, warmup=1)
 
 @pytest.fixture(scope="module")
 def prompter():
-    return Prompter(digits_llm.make_tokenizer(TEMPLATES, 800), TEMPLATES)
+    return Prompter(digits_rows.make_tokenizer(TEMPLATES, 800), TEMPLATES)
 
 
 @pytest.fixture(scope="module")
@@ -77,21 +78,21 @@ def test_tokens_never_span_two_digits(prompter):
 
 def test_stretch_puts_blanks_between_tokens():
     rng = random.Random(0)
-    assert digits_llm.stretch([7, 7, 8], 0, rng, 0.0) == [7, 7, 8]
-    lines = [digits_llm.stretch([7, 7, 8, 9], 0, rng, 1.0) for _ in range(50)]
+    assert digits_rows.stretch([7, 7, 8], 0, rng, 0.0) == [7, 7, 8]
+    lines = [digits_rows.stretch([7, 7, 8, 9], 0, rng, 1.0) for _ in range(50)]
     assert all([t for t in line if t] == [7, 7, 8, 9] for line in lines)
     assert max(map(len, lines)) > 16 and len({len(line) for line in lines}) > 8
 
 
 def test_rows_end_with_the_target_and_are_soft_only_for_speech(prompter):
-    rows = digits_llm.make_rows(prompter, ["305"] * 50, random.Random(0))
+    rows = digits_rows.make_rows(prompter, ["305"] * 50, random.Random(0))
     assert any(any(soft) for _, soft, _ in rows) and not all(any(soft) for _, soft, _ in rows)
     targets = [tuple(prompter.target(say("305", language))) for language in WORDS]
     blank = prompter.tokenizer.pad_token_id
     for ids, soft, n_target in rows:
         assert tuple(ids[-n_target:]) in targets
         assert not any(i == blank and not s for i, s in zip(ids, soft, strict=True))
-    ids_BL, soft_BL, labels_BL = digits_llm.collate(rows)
+    ids_BL, soft_BL, labels_BL = digits_rows.collate(rows)
     assert (labels_BL >= 0).sum() == sum(row[2] for row in rows)
     assert (labels_BL[labels_BL >= 0] == ids_BL[labels_BL >= 0]).all()
     assert not (soft_BL & (labels_BL >= 0)).any()
@@ -100,8 +101,8 @@ def test_rows_end_with_the_target_and_are_soft_only_for_speech(prompter):
 def test_noise_is_only_where_speech_stands(prompter):
     recipe = digits_llm.LLMRecipe(layers=1, width=16, heads=2, kv_heads=1, ffn=16)
     llm = digits_llm.build_llm(recipe, prompter.tokenizer)
-    rows = digits_llm.make_rows(prompter, ["305", "111", "999"] * 5, random.Random(0))
-    ids_BL, soft_BL, _ = digits_llm.collate(rows)
+    rows = digits_rows.make_rows(prompter, ["305", "111", "999"] * 5, random.Random(0))
+    ids_BL, soft_BL, _ = digits_rows.collate(rows)
     quiet_BLD = digits_llm.embed(llm, ids_BL, soft_BL, 0.0, None)
     loud_BLD = digits_llm.embed(llm, ids_BL, soft_BL, 0.3, None)
     assert torch.equal(quiet_BLD[~soft_BL], loud_BLD[~soft_BL])
