@@ -6,6 +6,7 @@ Shapes: B clips, T samples or frames, F feature bins, D encoder width.
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ KINDS = {
 Augment = Callable[[Tensor, Tensor], Tensor]
 
 
-class SpeechEncoder(nn.Module):
+class SpeechEncoder(nn.Module, ABC):
     """Waveforms to frames. A clip in a padded batch gives what it gives alone.
 
     Any chain of unpadded windows, convolutions and strides turns n samples into
@@ -60,9 +61,9 @@ class SpeechEncoder(nn.Module):
         return None if self.max_samples is None else self.max_samples / SAMPLE_RATE
 
     @property
+    @abstractmethod
     def layers(self) -> list[nn.Module]:
         """The blocks, in order of computation."""
-        raise NotImplementedError
 
     @property
     def tail(self) -> list[nn.Module]:
@@ -102,9 +103,9 @@ class SpeechEncoder(nn.Module):
         with torch.autocast(speech_BT.device.type, enabled=False):
             return self._features(speech_BT, lengths_B)
 
+    @abstractmethod
     def encode(self, features_BTF: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, T_features, F) and lengths to frames (B, T_frames, D) and lengths."""
-        raise NotImplementedError
 
     def forward(
         self, speech_BT: Tensor, lengths_B: Tensor, augment: Augment | None = None
@@ -124,13 +125,13 @@ class SpeechEncoder(nn.Module):
             features_BTF = augment(features_BTF, feature_lengths_B)
         return self.encode(features_BTF, feature_lengths_B)
 
+    @abstractmethod
     def gradient_checkpointing_enable(self) -> None:
         """Recomputes the blocks' activations in the backward pass."""
-        raise NotImplementedError
 
+    @abstractmethod
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes a folder that `build_encoder` takes as `source`."""
-        raise NotImplementedError
 
     def fingerprint(self) -> dict:
         """What tells this encoder from another one, for checkpoints."""
@@ -141,8 +142,9 @@ class SpeechEncoder(nn.Module):
             "hop": self.hop,
         }
 
+    @abstractmethod
     def _features(self, speech_BT: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+        """Features of cleaned fp32 waveforms, and their lengths."""
 
     def _clean(self, speech_BT: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
         """Silence past the lengths, room for one receptive field, the limit checked."""

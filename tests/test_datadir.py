@@ -162,11 +162,11 @@ def test_unsorted_recordings_are_told(tmp_path):
 
 
 def test_pipes_pass_only_on_demand(tmp_path):
-    write_datadir(tmp_path, [replace(ASR, path="touch /tmp/never |")])
+    write_datadir(tmp_path, [replace(ASR, path="touch never |")])
     with pytest.raises(ValueError, match="found a pipe"):
         list(iter_rows(tmp_path))
     (row,) = iter_rows(tmp_path, allow_pipes=True)
-    assert row.path == "touch /tmp/never |"
+    assert row.path == "touch never |"
 
 
 @pytest.mark.parametrize(
