@@ -59,6 +59,18 @@ def by_task(table: Tensor) -> dict[str, float]:
     return out
 
 
+def wait_for_next_second(folder: Path) -> None:
+    """Waits, at most a second, until a new event file in `folder` sorts after those that are there.
+
+    TensorBoard reads event files in the order of their names: the second they were made in, host,
+    process id. Of two files of one second the older one may come last, and what it purges is lost.
+    """
+    deadline = time.time() + 1.0
+    made = [int(path.name.split(".")[3]) for path in folder.glob("events.out.tfevents.*")]
+    while made and int(time.time()) <= max(made) and time.time() < deadline:
+        time.sleep(0.02)
+
+
 class Progress:
     """Writes progress for one run; used on the first process only.
 
@@ -85,9 +97,9 @@ class Progress:
             from torch.utils.tensorboard import SummaryWriter
 
             for name in ("train", "valid"):
-                self.writers[name] = SummaryWriter(
-                    str(self.folder / "tensorboard" / name), purge_step=first_step + 1
-                )
+                folder = self.folder / "tensorboard" / name
+                wait_for_next_second(folder)
+                self.writers[name] = SummaryWriter(str(folder), purge_step=first_step + 1)
         self.wandb = None
         if wandb_project:
             import wandb

@@ -3,7 +3,9 @@
 import json
 import logging
 import math
+import os
 import sys
+import time
 import types
 
 import pytest
@@ -88,6 +90,22 @@ def test_wandb_by_option(tmp_path, monkeypatch):
     assert logged[0] == "ours" and logged[-1] == "end"
     assert logged[1][1]["train/audio_seconds_per_second"] == 7.0
     assert logged[1][1]["train/loss"] == 1.0
+
+
+def test_restarted_in_the_same_second(tmp_path, monkeypatch):
+    """Event files are read in the order of their names, where process 10 comes before process 9."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    while time.time() % 1 > 0.5:
+        time.sleep(0.02)
+    for pid, first_step in ((9, 0), (10, 1)):
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        progress = Progress(tmp_path, 3, first_step=first_step)
+        if pid == 10:
+            progress.valid(2, {"loss": 1.0, "acc": 0.5}, {"loss": 1.0})
+        progress.close([])
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "valid")).Reload()
+    assert [e.step for e in events.Scalars("loss")] == [2]
 
 
 def test_curves_of_what_there_is(tmp_path):
