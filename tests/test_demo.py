@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import demo_clips
 import demo_page
 import demo_progress
 import pytest
@@ -145,14 +146,14 @@ def recipe(tmp_path, monkeypatch):
 
 
 def test_clips_are_of_different_languages(recipe):
-    clips = demo_page.pick_clips(Path("dump/raw"), "miniature")
+    clips = demo_clips.pick_clips(Path("dump/raw"), "miniature")
     assert [(c.src, c.tgt) for c in clips] == [
         ("zh", "en"),
         ("en", "zh"),
         ("ja", "zh"),
         ("de", "en"),
     ]
-    assert demo_page.pick_clips(Path("dump/raw"), "other") == []
+    assert demo_clips.pick_clips(Path("dump/raw"), "other") == []
 
 
 def test_the_whole_page(recipe, monkeypatch, capsys):
