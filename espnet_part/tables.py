@@ -58,14 +58,14 @@ def _unique(values: Iterable) -> list:
     return list(dict.fromkeys(values))
 
 
-def _is_reference(row: Row) -> bool:
+def is_reference(row: Row) -> bool:
     """Say whether a row belongs to no phase: the floor, or a system made elsewhere."""
     return row["phase"] is None or row["curriculum"] in (FLOOR, ENCODER_CTC)
 
 
-def _references(rows: Iterable[Row]) -> list[str]:
+def reference_names(rows: Iterable[Row]) -> list[str]:
     """Names of the reference systems, the floor first."""
-    names = {row["curriculum"] for row in rows if _is_reference(row)}
+    names = {row["curriculum"] for row in rows if is_reference(row)}
     return sorted(names, key=lambda name: (name != FLOOR, name != ENCODER_CTC, str(name)))
 
 
@@ -73,9 +73,12 @@ def _system_table(rows: Sequence[Row], curriculum: str, decode: str) -> str:
     """Test sets by reference systems and phases; rows are of one group of metrics."""
     own = [row for row in rows if (row["curriculum"], row["decode"]) == (curriculum, decode)]
     test_sets, phases = _unique(row["test_set"] for row in own), _unique(r["phase"] for r in own)
-    references = [row for row in rows if _is_reference(row) and row["test_set"] in test_sets]
+    references = [row for row in rows if is_reference(row) and row["test_set"] in test_sets]
     columns = [
-        *((name, [r for r in references if r["curriculum"] == name]) for name in _references(rows)),
+        *(
+            (name, [r for r in references if r["curriculum"] == name])
+            for name in reference_names(rows)
+        ),
         *((f"phase {phase}", [r for r in own if r["phase"] == phase]) for phase in phases),
     ]
     columns = [(name, content) for name, content in columns if content]
@@ -147,7 +150,7 @@ def experiment_tables(rows: Sequence[Row]) -> str:
     Returns:
         Markdown, without a final newline.
     """
-    trained = [row for row in rows if not _is_reference(row)]
+    trained = [row for row in rows if not is_reference(row)]
     systems = _unique((row["curriculum"], row["decode"]) for row in trained)
     parts = []
     for curriculum, decode in systems:

@@ -306,3 +306,16 @@ def test_derangement_moves_everything(n):
         order = derangement(n, seed)
         assert sorted(order) == list(range(n))
         assert all(i != j for i, j in enumerate(order))
+
+
+def test_pictures_are_named_and_cost_no_score(experiment, capsys, monkeypatch):
+    dump, exp = experiment
+    images = exp / "part" / "images"
+    run(dump, exp)
+    line = capsys.readouterr().err.strip()
+    assert line.startswith(f"Pictures: {images}: scores.png; phases.png left out (")
+    assert (images / "scores.png").stat().st_size > 1000
+    monkeypatch.setitem(sys.modules, "espnet_part.pictures", None)  # as if it could not be imported
+    (exp / "results.json").unlink()
+    assert run(dump, exp)
+    assert "Pictures: none of part (ModuleNotFoundError: " in capsys.readouterr().err

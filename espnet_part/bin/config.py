@@ -1,8 +1,9 @@
-"""Reads curricula and writes the config of a phase.
+"""Reads curricula, writes the config of a phase, and draws who trains when.
 
 python -m espnet_part.bin.config phases --curriculum part
 python -m espnet_part.bin.config merge --model digits --curriculum part --phase 2a
     --folder exp/digits/part/phase2a --train exp/.../train --valid exp/.../dev
+python -m espnet_part.bin.config draw --curriculum part --out docs/images/phases.svg
 """
 
 import argparse
@@ -27,7 +28,11 @@ def get_parser() -> argparse.ArgumentParser:
     take.add_argument("--base", required=True, help="conf/model/X.yaml: steps and rates per phase")
     take.add_argument("--out", required=True, help="YAML to write")
     combine = commands.add_parser("merge", help="write config.yaml of one phase")
-    for command in (phases, init, combine):
+    draw = commands.add_parser("draw", help="draw the phases: which part trains when, on what")
+    draw.add_argument("--model", default="part_2b", help="name in conf/model (default: part_2b)")
+    draw.add_argument("--title", default="", help="line above")
+    draw.add_argument("--out", required=True, help="picture to write, .svg or .png")
+    for command in (phases, init, combine, draw):
         command.add_argument("--conf_dir", default="conf", help="the recipe's conf folder")
         command.add_argument("--curriculum", required=True, help="name in conf/curriculum")
     combine.add_argument("--model", required=True, help="name in conf/model, or a .yaml")
@@ -55,6 +60,12 @@ def main(cmd=None) -> None:
             print(INIT_FILES[load_curriculum(args.conf_dir, args.curriculum)["init"]])
         elif args.command == "adopt":
             print(adopt(args.pretrained, args.base, args.out))
+        elif args.command == "draw":
+            # Here, not above: the other commands need no matplotlib.
+            from espnet_part.pictures import curriculum_settings, draw_phases, save
+
+            settings = curriculum_settings(args.conf_dir, args.model, args.curriculum)
+            print(save(draw_phases(settings, args.title), args.out))
         else:
             config = merge(
                 args.conf_dir,

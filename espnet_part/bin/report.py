@@ -1,8 +1,9 @@
-"""Score every decode folder of an experiment and write its reports (stage 13)."""
+"""Score every decode folder of an experiment, write its reports and draw it (stage 13)."""
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from espnet_part.bin.score import add_scoring_options
 from espnet_part.report import floor_rows, phase_report, score_experiment, write_text
@@ -16,7 +17,8 @@ def get_parser() -> argparse.ArgumentParser:
         prog="python -m espnet_part.bin.report",
         description="Score EXP/<curriculum>/phase<N>/<decode>/<test_set>/text against "
         "DUMPDIR/raw/<test_set>: writes score_wer, score_cer or score_bleu beside each text, "
-        "RESULTS.md per phase, EXP/results.json and EXP/RESULTS.md, and prints the last.",
+        "RESULTS.md per phase, EXP/results.json and EXP/RESULTS.md, prints the last, and draws "
+        "EXP/<curriculum>/images/{phases,curves,scores}.png.",
     )
     parser.add_argument("--exp", required=True, type=Path, help="experiment, exp/<tag>")
     parser.add_argument(
@@ -34,8 +36,8 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def report(args: argparse.Namespace) -> str:
-    """Score, write, and return the experiment's tables.
+def report(args: argparse.Namespace) -> None:
+    """Score, write, draw; print the experiment's tables, and to stderr where its pictures lie.
 
     Raises:
         ValueError: if there is nothing to score, or some test set cannot be scored (raised after
@@ -56,16 +58,29 @@ def report(args: argparse.Namespace) -> str:
         write_text(args.exp / "RESULTS.md", f"Results of {args.exp.name}", tables)
     for folder, own in by_phase.items():
         write_text(folder / "RESULTS.md", f"Results of {args.exp.name}", phase_report(folder, own))
+    # Last: what is wrong with a picture must not cost a score.
+    lines = [_pictures(folder, rows) for folder in {f.parent: None for f in by_phase}]
+    print(tables, flush=True)
+    for line in lines:
+        print(line, file=sys.stderr)
     if problems:
-        print(tables)
         raise ValueError(f"{len(problems)} not scored:\n" + "\n".join(problems))
-    return tables
+
+
+def _pictures(folder: Path, rows: list[dict[str, Any]]) -> str:
+    """Draw a curriculum's pictures; return the line that says so, or why not."""
+    try:
+        from espnet_part.pictures import draw_curriculum  # its matplotlib may be missing, or broken
+
+        return draw_curriculum(folder, rows)
+    except Exception as error:
+        return f"Pictures: none of {folder.name} ({type(error).__name__}: {error})"
 
 
 def main(cmd: list[str] | None = None) -> None:
-    """Report, and print the tables."""
+    """Report; a mistake ends the command with its message."""
     try:
-        print(report(get_parser().parse_args(cmd)))
+        report(get_parser().parse_args(cmd))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
