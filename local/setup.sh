@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets up the Python environment: `make` calls it before everything else. It looks first (Python,
-# compiler, headers, disk), says what it will download, and never waits for an answer.
+# disk, compiler), says what it will download, and never waits for an answer. Called again, it does
+# what is still to be done, and nothing when the environment is right.
 #
 #   local/setup.sh            # .venv of this project, or the folder named by VENV
 #   local/setup.sh --check    # look only
@@ -8,96 +9,63 @@
 # PYTHON=python3.12   use this Python (3.10, 3.11 or 3.12)
 # VENV=none           use PYTHON's own environment: what is there stays, what is missing is added
 #
-# Nothing is done when the environment is already right. System packages that are missing are
-# installed by apt, as root or by `sudo -n`; where that is not possible, the command is printed.
+# pip heeds its own variables and settings: PIP_INDEX_URL (a mirror), HTTPS_PROXY, PIP_CERT (a proxy
+# with its own certificate), PIP_NO_CACHE_DIR. Without network: on a machine that has one, with the
+# same version of Python, type
+#   pip wheel -w wheels -c constraints.txt -r requirements.txt -r requirements-dev.txt setuptools==73.0.1 wheel
+# and, with the folder copied here,
+#   PIP_NO_INDEX=1 PIP_FIND_LINKS=$PWD/wheels make test
+#
+# A Python without `venv` (Debian) is completed by apt, as root or by `sudo -n`; where that is not
+# possible, the command is printed. No compiler is needed: see `replace_pyworld`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+NO_NETWORK="without network, see the head of local/setup.sh"
+. local/setup_checks.sh
 
-DISK_GB=7     # the environment (5.8 GB, most of it CUDA libraries) and room to unpack
-DOWNLOAD="about 3 GB, most of it CUDA libraries,"
-IMPORTS="espnet2, torch, torchaudio, transformers, peft, sentencepiece, soundfile, jiwer, sacrebleu, whisper, lhotse, tensorboard, matplotlib, huggingface_hub, pytest, xdist, pytest_timeout, mypy"
+IMPORTS="espnet2, torch, torchaudio, transformers, peft, sentencepiece, soundfile, jiwer, sacrebleu, whisper, lhotse, tensorboard, matplotlib, huggingface_hub, espeakng_loader, pytest, xdist, pytest_timeout, mypy"
 
-say() { echo "set-up: $*"; }
-fail() {
-    echo "set-up: error: $*" >&2
-    exit 1
-}
-
-# Prints "3.11" if $1 is a Python that runs and that we support. Runs it: a pyenv shim may be in the
-# PATH for a version that is not enabled.
-version_of() {
-    local version
-    version=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null < /dev/null) || return 1
-    case ${version} in
-        3.10 | 3.11 | 3.12) echo "${version}" ;;
-        *) return 1 ;;
-    esac
-}
-
-# Prints the path of a supported Python: PYTHON, or the first of those that are usual.
-find_python() {
-    local candidate
-    if [ -n "${PYTHON:-}" ]; then
-        version_of "${PYTHON}" > /dev/null || return 1
-        command -v "${PYTHON}"
-        return
-    fi
-    for candidate in "${folder}/bin/python" python3.11 python3.12 python3.10 python3 python \
-        "${PYENV_ROOT:-${HOME}/.pyenv}"/versions/3.1[210].*/bin/python3 \
-        /usr/bin/python3.1[120] /usr/local/bin/python3.1[120]; do
-        if version_of "${candidate}" > /dev/null; then
-            command -v "${candidate}"
-            return
-        fi
-    done
-    return 1
-}
-
-# apt_install <packages>: as root or by sudo without a password; else says what to type, and fails.
-apt_install() {
-    local as_root=()
-    if ! command -v apt-get > /dev/null; then
-        fail "$* missing, and this system has no apt: install them with its package manager"
-    fi
-    if [ "$(id -u)" -ne 0 ]; then
-        if command -v sudo > /dev/null && sudo -n true 2> /dev/null; then
-            as_root=(sudo -n)
-        else
-            fail "$* missing; type: sudo apt-get install $*"
-        fi
-    fi
-    say "installing $* by apt"
-    "${as_root[@]}" apt-get update -qq < /dev/null || say "apt-get update failed; trying with the lists there are"
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" < /dev/null > /dev/null ||
-        fail "apt-get install $* failed (see above)"
-}
-
-check_disk() { # <folder>: is there room?
-    local folder=$1 free_gb
-    while [ ! -d "${folder}" ]; do folder=$(dirname "${folder}"); done
-    free_gb=$(df -Pk "${folder}" | awk 'NR == 2 { print int($4 / 1048576) }')
-    [ "${free_gb}" -ge "${DISK_GB}" ] ||
-        fail "${free_gb} GB free in ${folder}, ${DISK_GB} GB needed: free some, or name a folder elsewhere, e.g. make VENV=/data/venv"
-}
-
-check_tools() { # <python>: what compiling pyworld (ESPnet needs it) and making an environment need
-    local python=$1 version missing=()
-    version=$(version_of "${python}")
-    "${python}" -c 'import ensurepip, venv' 2> /dev/null || missing+=("python${version}-venv")
-    command -v c++ > /dev/null || command -v g++ > /dev/null || missing+=(g++)
-    local include
-    include=$("${python}" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
-    [ -f "${include}/Python.h" ] || missing+=("python${version}-dev")
-    [ "${#missing[@]}" -eq 0 ] && return
-    if "${check_only}"; then
-        say "to be installed by apt: ${missing[*]}"
-    else
-        apt_install "${missing[@]}"
-    fi
-}
+# run_pip <python> <arguments>: shows what is fetched and built, so that minutes do not pass in
+# silence; a failure becomes one sentence.
+run_pip() {
+    local python=$1 output
+    shift
+    output=$("${python}" -m pip --disable-pip-version-check --no-input "$@" 2>&1 < /dev/null |
+        tee >(sed -unE '/^ *(Downloading|Building|Installing) /{s/(collected packages): .*/\1/;p}' >&3)) || explain "${output}"
+} 3>&1
 
 check_imports() { # <python>: fails when something does not import
     NLTK_DATA=/nonexistent "$1" -c "import ${IMPORTS}" > /dev/null
+}
+
+# eSpeak NG speaks the sentences of the miniature. Its package's library wants glibc 2.29.
+check_espeak() { # <python>
+    local output
+    output=$("$1" -c 'import sys; sys.path.insert(0, "local"); import espeak; espeak.Espeak()' 2>&1) ||
+        say "make test is ready, make demo is not: $(tail -n 1 <<< "${output#*ValueError: }")"
+}
+
+# ESPnet wants pyworld, which has no wheels and must be compiled, for speech synthesis alone. Where
+# that cannot be, an empty package of that name and version keeps pip content.
+replace_pyworld() { # <python>
+    local wheel
+    if can_compile "$1" || "$1" -c 'import pyworld' 2> /dev/null; then return; fi
+    say "no C++ compiler with Python's headers: ESPnet's pyworld (speech synthesis, not used here) is left empty"
+    wheel=$("$1" - "${TMPDIR}" "$(sed -n 's/^pyworld==//p' constraints.txt)" << 'PY'
+import sys
+import zipfile
+
+folder, version = sys.argv[1], sys.argv[2] + "+empty"
+path = f"{folder}/pyworld-{version}-py3-none-any.whl"
+info = f"pyworld-{version}.dist-info"
+with zipfile.ZipFile(path, "w") as wheel:
+    wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: pyworld\nVersion: {version}\n")
+    wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    wheel.writestr(f"{info}/RECORD", "")
+print(path)
+PY
+    ) || fail "cannot write in ${TMPDIR}"
+    run_pip "$1" install -q --no-deps --no-index "${wheel}"
 }
 
 # VENV=none: adds what is missing, and leaves torch and torchaudio alone when they work.
@@ -110,7 +78,6 @@ import importlib.metadata as metadata
 import re
 import sys
 
-here = "%d.%d" % sys.version_info[:2]
 for name in ("requirements.txt", "requirements-dev.txt"):
     for line in open(name):
         line, _, marker = line.split("#")[0].strip().partition(" ; ")
@@ -130,41 +97,76 @@ PY
         mapfile -t missing <<< "${wanted}"
         say "adding ${missing[*]}"
         "${check_only}" && return
-        check_tools "${python}"
         for package in torch torchaudio; do
             if "${python}" -c "import ${package}" 2> /dev/null; then
                 have+=("$("${python}" -c "import ${package}; print('${package}==' + ${package}.__version__)")")
             fi
         done
-        "${python}" -m pip install -c <(printf '%s\n' "${have[@]}") "${missing[@]}" < /dev/null
+        export TMPDIR=${TMPDIR:-/tmp}
+        [[ ${wanted} != *espnet==* ]] || replace_pyworld "${python}"
+        run_pip "${python}" install --progress-bar off -c <(printf '%s\n' "${have[@]}") "${missing[@]}"
+        check_espeak "${python}"
     fi
     "${check_only}" || check_imports "${python}" || fail "the environment of ${python} is incomplete (see above)"
 }
 
+# Makes the bare environment if it is not there. One that we left unfinished is made anew if it does
+# not work; anything else in the way is not ours to remove.
+make_folder() { # <python> <folder>
+    local python=$1 version output
+    version=$(version_of "$1")
+    if ! { is_environment "$2" && [ "$(version_of "$2/bin/python")" = "${version}" ]; }; then
+        if [ -e "${stamp}" ]; then
+            # The Makefile has this folder in the PATH: its Python, a link, may be the one that runs.
+            python=$("$1" -c 'import os, sys; print(os.path.realpath(sys.executable))')
+            rm -rf "$2"
+        elif [ -n "$(ls -A "$2" 2> /dev/null)" ]; then
+            fail "$2 is there, but is no environment of Python ${version} with pip: remove it, or name another folder, e.g. make VENV=.venv-part"
+        fi
+    fi
+    { mkdir -p "$2" && echo unfinished > "${stamp}"; } || fail "cannot write in $2 (see above)"
+    # pip holds all downloads in TMPDIR until the end: /tmp, often small, is not the place.
+    if [ -z "${TMPDIR:-}" ]; then
+        TMPDIR=$(cd "$2" && pwd)/tmp
+        export TMPDIR
+        trap 'rm -rf "${TMPDIR}"' EXIT
+        rm -rf "${TMPDIR}"
+        mkdir "${TMPDIR}"
+    fi
+    is_environment "$2" && return
+    output=$({ "${python}" -m venv --without-pip "$2" && "$2/bin/python" -m ensurepip --default-pip; } 2>&1) ||
+        explain "${output}" # in two steps: venv hides why its ensurepip fails
+}
+
 make_venv() { # <python> <folder>
-    local python=$1 folder=$2
+    local python=$1 folder=$2 pip_python=$2/bin/python
     check_disk "${folder}"
-    say "making ${folder} with ${python} ($(version_of "${python}")); download ${DOWNLOAD} unless pip has it cached, ${DISK_GB} GB of disk, a few minutes"
-    check_tools "${python}"
+    say "making ${folder} with ${python} ($(version_of "${python}")); download about ${DOWNLOADS_GB} GB, most of it CUDA libraries, unless pip has it cached, ${ENVIRONMENT_GB} GB of disk, a few minutes"
+    if ! "${python}" -c 'import ensurepip, venv' 2> /dev/null; then
+        if "${check_only}"; then
+            say "to be installed by apt: python$(version_of "${python}")-venv"
+        else
+            apt_install "python$(version_of "${python}")-venv"
+        fi
+    fi
     "${check_only}" && return
-    [ -x "${folder}/bin/python" ] || "${python}" -m venv "${folder}"
-    "${folder}/bin/python" -m pip install -q --disable-pip-version-check setuptools==73.0.1 wheel < /dev/null
-    # What is fetched and built is shown, so that minutes do not pass in silence.
-    "${folder}/bin/python" -m pip install --disable-pip-version-check --progress-bar off \
-        -c constraints.txt -r requirements.txt -r requirements-dev.txt < /dev/null |
-        { grep -E '^ *(Downloading|Building|Installing) ' || true; }
-    "${folder}/bin/python" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . < /dev/null
+    make_folder "${python}" "${folder}"
+    # This small step shows whether pip reaches its index; few retries, so that it does so at once.
+    run_pip "${pip_python}" install -q --retries 1 setuptools==73.0.1 wheel
+    replace_pyworld "${pip_python}"
+    run_pip "${pip_python}" install --progress-bar off -c constraints.txt -r requirements.txt -r requirements-dev.txt
+    run_pip "${pip_python}" install -q --no-deps --no-build-isolation -e .
     say "trying all imports"
-    check_imports "${folder}/bin/python" || fail "the environment does not work (see above); remove ${folder} and try again"
+    check_imports "${pip_python}" || fail "the environment does not work (see above); remove ${folder} and try again"
+    check_espeak "${pip_python}"
 }
 
 check_only=false
 [ "${1:-}" = --check ] && check_only=true
-folder=${VENV:-.venv} # find_python, too, looks there
+folder=${VENV:-.venv}
+stamp=${folder}/.espnet_part # names everything that the environment was made from, once it is complete
 
 if [ "${folder}" != none ]; then
-    # The stamp names everything that the environment was made from.
-    stamp=${folder}/.espnet_part
     wanted_stamp=$(cat requirements.txt requirements-dev.txt constraints.txt | sha256sum | cut -d' ' -f1)
     if [ -f "${stamp}" ] && [ "$(< "${stamp}")" = "${wanted_stamp}" ] &&
         version_of "${folder}/bin/python" > /dev/null; then
@@ -174,12 +176,14 @@ if [ "${folder}" != none ]; then
 fi
 # With VENV=none the Makefile goes on with PYTHON or python3: no other Python will do.
 [ "${folder}" != none ] || PYTHON=${PYTHON:-python3}
-if ! python=$(find_python); then
-    [ -z "${PYTHON:-}" ] || fail "PYTHON=${PYTHON} does not run, or is not Python 3.10, 3.11 or 3.12"
-    "${check_only}" && fail "no Python 3.10 to 3.12 here; set-up would ask apt for python3"
-    apt_install python3 python3-venv python3-dev
-    python=$(find_python) ||
-        fail "no Python 3.10, 3.11 or 3.12 found: install one (e.g. uv python install 3.11) and name it: make PYTHON=/path/to/python3.11"
+if ! python=$(find_python "${folder}"); then
+    here=$(python3 --version 2>&1) || here="no python3"
+    here+=" is here; Python 3.10, 3.11 or 3.12 is needed"
+    [ -z "${PYTHON:-}" ] || fail "PYTHON=${PYTHON} does not run, or is not Python 3.10, 3.11 or 3.12; ${OTHER_PYTHON}"
+    apt_may_have_python || fail "${here}; ${OTHER_PYTHON}"
+    "${check_only}" && fail "${here}; set-up would ask apt for python3"
+    apt_install python3 python3-venv
+    python=$(find_python "${folder}") || fail "${here}; ${OTHER_PYTHON}"
 fi
 if [ "${folder}" = none ]; then
     use_existing "${python}"
