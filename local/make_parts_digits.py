@@ -4,7 +4,7 @@
 
     OUT/encoder     SAN-M encoder, trained with CTC on training strings
     OUT/ctc         its CTC head and units: for the encoder's own error, not used by PART
-    OUT/ctc.json    that error on dev and test, rows as in results.json
+    OUT/references.json    that error on dev and test, rows as in results.json
     OUT/llm         Qwen2 and its tokenizer, trained on text alone
     OUT/*.made.json what each was made with; a part whose settings are the same is kept
 
@@ -18,6 +18,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import sys
 import time
@@ -25,13 +26,18 @@ from pathlib import Path
 
 import torch
 import yaml
-from digits_encoder import EncoderRecipe, asr_rows, ctc_greedy, ctc_train
-from digits_llm import LLMRecipe, train_llm
+from ctc_encoder import EncoderRecipe, asr_rows, ctc_greedy, ctc_train, save_ctc
+from digits_rows import make_lines, token_words
+from digits_strings import random_strings
 from digits_text import unsay
+from text_llm import Line, LLMRecipe, make_tokenizer, train_llm
 
+from espnet_part.prompt import Prompter
 from espnet_part.results import System, make_rows
 from espnet_part.scoring import Pair, score
 
+# Heard by the encoder in pre-training; PART meets two more speakers.
+SPEAKERS = "george,jackson,lucas,theo"
 PROMPTS = Path(__file__).resolve().parent.parent / "conf" / "prompts.yaml"
 DEV, TEST = "dev", "digits_test_asr_en"
 
@@ -64,9 +70,7 @@ def make_encoder(data: Path, out: Path, recipe: EncoderRecipe, settings: dict) -
     encoder, head, units = ctc_train(recipe, asr_rows(data / "train"))
     half = out / "encoder.half"
     shutil.rmtree(half, ignore_errors=True)
-    (out / "ctc").mkdir(exist_ok=True)
-    torch.save(head.state_dict(), out / "ctc" / "head.pth")
-    (out / "ctc" / "units.txt").write_text("\n".join(units) + "\n", encoding="utf-8")
+    save_ctc(head, units, out / "ctc")
     results = []
     for name in (DEV, TEST):
         rows = asr_rows(data / name)
@@ -86,7 +90,7 @@ def make_encoder(data: Path, out: Path, recipe: EncoderRecipe, settings: dict) -
             f"digits, {wer['value']:.2f} % with each string as one number",
             flush=True,
         )
-    (out / "ctc.json").write_text(json.dumps({"results": results}, indent=1) + "\n")
+    (out / "references.json").write_text(json.dumps({"results": results}, indent=1) + "\n")
     # In PART masks and other speeds take the place of dropout, which slows so short a training.
     encoder.model.config.hidden_dropout = 0.0
     encoder.save_pretrained(half)
@@ -99,7 +103,15 @@ def make_llm(data: Path, out: Path, recipe: LLMRecipe, settings: dict) -> None:
     held_out = {unsay(row.target) for name in (DEV, TEST) for row in asr_rows(data / name)}
     half = out / "llm.half"
     shutil.rmtree(half, ignore_errors=True)
-    train_llm(recipe, yaml.safe_load(PROMPTS.read_text(encoding="utf-8")), held_out, half)
+    templates = yaml.safe_load(PROMPTS.read_text(encoding="utf-8"))
+    prompter = Prompter(make_tokenizer(token_words(), [], templates, recipe.vocabulary), templates)
+    rng = random.Random(f"{recipe.seed} llm")
+
+    def draw(n: int, share: float) -> list[Line]:
+        return make_lines(prompter, random_strings(n, rng, held_out), rng, share)
+
+    test = make_lines(prompter, sorted(held_out), random.Random(recipe.seed))
+    train_llm(recipe, prompter.tokenizer, draw, test, half)
     finish(half, out / "llm", settings)
 
 
@@ -152,8 +164,8 @@ def add_options(parser: argparse.ArgumentParser, prefix: str, recipe) -> None:
     """Make an option of every field of a recipe: --encoder_steps, --llm_lr ..."""
     for field in dataclasses.fields(recipe):
         parser.add_argument(
-            f"--{prefix}_{field.name}", type=type(field.default), default=field.default,
-            help=f"default: {field.default}", metavar=type(field.default).__name__.upper(),
+            f"--{prefix}_{field.name}", type=type(field.default),
+            default=getattr(recipe, field.name), help="default: %(default)s", metavar=type(field.default).__name__.upper(),
         )  # fmt: skip
 
 
@@ -164,12 +176,12 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="what prepare_digits.py made")
     parser.add_argument("--out", type=Path, required=True, help="result")
-    recipes = {"encoder": EncoderRecipe, "llm": LLMRecipe}
+    recipes = {"encoder": EncoderRecipe(speakers=SPEAKERS), "llm": LLMRecipe()}
     for prefix, recipe in recipes.items():
         add_options(parser, prefix, recipe)
     args = vars(parser.parse_args())
     encoder, llm = (
-        recipe(**{f.name: args[f"{prefix}_{f.name}"] for f in dataclasses.fields(recipe)})
+        type(recipe)(**{f.name: args[f"{prefix}_{f.name}"] for f in dataclasses.fields(recipe)})
         for prefix, recipe in recipes.items()
     )
     try:

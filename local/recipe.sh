@@ -2,7 +2,7 @@
 # Functions of part.sh: what its stages share. Expects ${opt[...]} (local/options.sh) to be filled.
 
 # Corpora whose data and parts the recipe makes itself: missing earlier stages are run, not asked for.
-made_corpora="toy digits"
+made_corpora="toy digits miniature"
 
 log() {
     local fname=${BASH_SOURCE[1]##*/}

@@ -14,10 +14,10 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "local"))
 
-import digits_encoder  # noqa: E402
-import digits_llm  # noqa: E402
+import ctc_encoder  # noqa: E402
 import digits_rows  # noqa: E402
 import make_parts_digits  # noqa: E402
+import text_llm  # noqa: E402
 from digits_text import WORDS, say  # noqa: E402
 
 from espnet_part.datadir import Row, write_datadir  # noqa: E402
@@ -30,7 +30,9 @@ TINY = dict(layers=2, width=16, heads=2, ffn=16, steps=2, batch=2, warmup=1)
 
 @pytest.fixture(scope="module")
 def prompter():
-    return Prompter(digits_rows.make_tokenizer(TEMPLATES, 800), TEMPLATES)
+    return Prompter(
+        text_llm.make_tokenizer(digits_rows.token_words(), [], TEMPLATES, 800), TEMPLATES
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +55,15 @@ def data(tmp_path_factory):
 
 def test_pieces_are_short_and_reversible():
     text = say("0123456789", "en")
-    units = digits_encoder.pieces(text)
+    units = ctc_encoder.pieces(text)
     assert units[:4] == ["▁ze", "ro", "▁on", "e"]
     assert all(len(u.removeprefix("▁")) <= 2 for u in units)
-    assert digits_encoder.join_pieces(units) == text
+    assert ctc_encoder.join_pieces(units) == text
 
 
 def test_batches_use_every_clip_and_keep_like_lengths_together():
     lengths = list(range(100, 164))
-    plan = digits_encoder.batches(lengths, 8, np.random.default_rng(0))
+    plan = ctc_encoder.batches(lengths, 8, np.random.default_rng(0))
     epoch = [next(plan) for _ in range(8)]
     assert sorted(n for batch in epoch for n in batch) == list(range(64))
     assert all(max(batch) - min(batch) == 7 for batch in epoch)
@@ -78,36 +80,36 @@ def test_tokens_never_span_two_digits(prompter):
 
 def test_stretch_puts_blanks_between_tokens():
     rng = random.Random(0)
-    assert digits_rows.stretch([7, 7, 8], 0, rng, 0.0) == [7, 7, 8]
-    lines = [digits_rows.stretch([7, 7, 8, 9], 0, rng, 1.0) for _ in range(50)]
+    assert text_llm.stretch([7, 7, 8], 0, rng, 0.0) == [7, 7, 8]
+    lines = [text_llm.stretch([7, 7, 8, 9], 0, rng, 1.0) for _ in range(50)]
     assert all([t for t in line if t] == [7, 7, 8, 9] for line in lines)
     assert max(map(len, lines)) > 16 and len({len(line) for line in lines}) > 8
 
 
 def test_rows_end_with_the_target_and_are_soft_only_for_speech(prompter):
-    rows = digits_rows.make_rows(prompter, ["305"] * 50, random.Random(0))
+    rows = digits_rows.make_lines(prompter, ["305"] * 50, random.Random(0))
     assert any(any(soft) for _, soft, _ in rows) and not all(any(soft) for _, soft, _ in rows)
     targets = [tuple(prompter.target(say("305", language))) for language in WORDS]
     blank = prompter.tokenizer.pad_token_id
     for ids, soft, n_target in rows:
         assert tuple(ids[-n_target:]) in targets
         assert not any(i == blank and not s for i, s in zip(ids, soft, strict=True))
-    ids_BL, soft_BL, labels_BL = digits_rows.collate(rows)
+    ids_BL, soft_BL, labels_BL = text_llm.collate(rows)
     assert (labels_BL >= 0).sum() == sum(row[2] for row in rows)
     assert (labels_BL[labels_BL >= 0] == ids_BL[labels_BL >= 0]).all()
     assert not (soft_BL & (labels_BL >= 0)).any()
 
 
 def test_noise_is_only_where_speech_stands(prompter):
-    recipe = digits_llm.LLMRecipe(layers=1, width=16, heads=2, kv_heads=1, ffn=16)
-    llm = digits_llm.build_llm(recipe, prompter.tokenizer)
-    rows = digits_rows.make_rows(prompter, ["305", "111", "999"] * 5, random.Random(0))
-    ids_BL, soft_BL, _ = digits_rows.collate(rows)
-    quiet_BLD = digits_llm.embed(llm, ids_BL, soft_BL, 0.0, None)
-    loud_BLD = digits_llm.embed(llm, ids_BL, soft_BL, 0.3, None)
+    recipe = text_llm.LLMRecipe(layers=1, width=16, heads=2, kv_heads=1, ffn=16)
+    llm = text_llm.build_llm(recipe, prompter.tokenizer)
+    rows = digits_rows.make_lines(prompter, ["305", "111", "999"] * 5, random.Random(0))
+    ids_BL, soft_BL, _ = text_llm.collate(rows)
+    quiet_BLD = text_llm.embed(llm, ids_BL, soft_BL, 0.0, None)
+    loud_BLD = text_llm.embed(llm, ids_BL, soft_BL, 0.3, None)
     assert torch.equal(quiet_BLD[~soft_BL], loud_BLD[~soft_BL])
     assert not torch.equal(quiet_BLD[soft_BL], loud_BLD[soft_BL])
-    assert 0 <= digits_llm.exact_match(llm, rows) <= 100
+    assert 0 <= text_llm.exact_match(llm, rows) <= 100
 
 
 def test_parts_are_made_loadable_and_kept(data, tmp_path, monkeypatch, capsys):
@@ -126,8 +128,8 @@ def test_parts_are_made_loadable_and_kept(data, tmp_path, monkeypatch, capsys):
 
     threads = torch.get_num_threads()
     monkeypatch.setattr(make_parts_digits.multiprocessing, "get_context", lambda _: Context)
-    encoder = digits_encoder.EncoderRecipe(**TINY, speakers="all")
-    llm = digits_llm.LLMRecipe(**TINY, kv_heads=1)
+    encoder = ctc_encoder.EncoderRecipe(**TINY, speakers="all")
+    llm = text_llm.LLMRecipe(**TINY, kv_heads=1)
     make_parts_digits.make_parts(data, tmp_path, encoder, llm)
     torch.set_num_threads(threads)
     assert "encoder: step 2/2" in capsys.readouterr().out
@@ -140,7 +142,7 @@ def test_parts_are_made_loadable_and_kept(data, tmp_path, monkeypatch, capsys):
         tokenizer
     )
     assert Prompter(tokenizer, TEMPLATES).prompt("st", "en", "zh").has_speech
-    rows = json.loads((tmp_path / "ctc.json").read_text())["results"]
+    rows = json.loads((tmp_path / "references.json").read_text())["results"]
     wer = [r for r in rows if r["metric"] == "wer"]
     assert [(r["curriculum"], r["test_set"], r["n_utts"]) for r in wer] == [
         ("encoder_ctc", "digits_dev", 2),
@@ -151,8 +153,8 @@ def test_parts_are_made_loadable_and_kept(data, tmp_path, monkeypatch, capsys):
 
 
 def test_clear_errors(data, tmp_path):
-    recipe = digits_encoder.EncoderRecipe(**TINY, speakers="carl")
+    recipe = ctc_encoder.EncoderRecipe(**TINY, speakers="carl")
     with pytest.raises(ValueError, match="speakers carl; there are: anna, bert"):
-        digits_encoder.ctc_train(recipe, digits_encoder.asr_rows(data / "train"))
+        ctc_encoder.ctc_train(recipe, ctc_encoder.asr_rows(data / "train"))
     with pytest.raises(ValueError, match="stage 1 makes it"):
-        make_parts_digits.make_parts(tmp_path, tmp_path / "out", recipe, digits_llm.LLMRecipe())
+        make_parts_digits.make_parts(tmp_path, tmp_path / "out", recipe, text_llm.LLMRecipe())

@@ -210,7 +210,7 @@ def test_decode_json_of_a_job(experiment, place):
 
 def test_references_made_elsewhere(experiment, capsys):
     dump, exp = experiment
-    path = exp.parent / "ctc.json"
+    path = exp.parent / "references.json"
     row = {"test_set": "digits_test_asr_en", "task": "asr", "metric": "wer", "value": 1.25}
     path.write_text(json.dumps([row]))
     rows = run(dump, exp, "--reference", str(path))
@@ -233,7 +233,7 @@ def test_references_made_elsewhere(experiment, capsys):
 
 def test_a_reference_system_has_its_own_column_even_with_a_phase(experiment, capsys):
     dump, exp = experiment
-    path = exp.parent / "ctc.json"
+    path = exp.parent / "references.json"
     row = {"test_set": "digits_test_asr_en", "metric": "wer", "value": 1.25, "phase": "parts"}
     path.write_text(json.dumps({"results": [row]}))
     run(dump, exp, "--reference", str(path))

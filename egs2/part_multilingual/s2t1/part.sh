@@ -221,8 +221,8 @@ fi
 if runs 5; then
     log "Stage 5: Pre-trained parts of ${model_config}"
     corpus=${opt[corpora]%% *}
-    # Where the model names parts of the corpus's own, they are made; those up to date are kept.
-    if [[ $(parts list) == *" ${parts_dir}/"* ]]; then
+    # Where the model names parts of the corpus's own, they are made or measured; those up to date are kept.
+    if [[ $(parts list) == *" ${parts_dir}/"* ]] || [[ $(parts list) == *" local/${corpus}_base/"* ]]; then
         if [ "${corpus}" = toy ]; then
             ${python} local/toy_parts.py --out "${parts_dir}"
         elif [ -f "local/make_parts_${corpus}.py" ]; then
@@ -325,7 +325,7 @@ if runs 13; then
     log "Stage 13: Score: ${opt[expdir]}/${part_tag}/RESULTS.md"
     need "${part_exp}" 12
     references=() # what a corpus's own parts reach by themselves, such as the encoder's CTC error
-    [ ! -f "${parts_dir}/ctc.json" ] || references=(--reference "${parts_dir}/ctc.json")
+    [ ! -f "${parts_dir}/references.json" ] || references=(--reference "${parts_dir}/references.json")
     ${python} -m espnet_part.bin.report --exp "$(dirname "${part_exp}")" \
         --dumpdir "${opt[dumpdir]}" "${references[@]}"
 fi

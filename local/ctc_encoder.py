@@ -1,20 +1,23 @@
-"""The tiny speech encoder of the digits corpus: SAN-M blocks trained with CTC.
+"""Tiny speech encoders of the recipe's own corpora: SAN-M blocks trained with CTC.
 
-Its features and blocks are those of `espnet_part.encoder_sensevoice`: what is saved here is what
-PART loads. Output units are word pieces of at most two characters: at 16.67 frames a second plain
+Features and blocks are those of `espnet_part.encoder_sensevoice`: what is saved here is what PART
+loads. Output units are word pieces of at most two characters: at 16.67 frames a second plain
 characters do not fit into quickly spoken English (CTC needs a frame for each, and one more between
-doubled ones), and whole words leave the frames between them without anything to learn.
+doubled ones), and whole words leave the frames between them without anything to learn. Characters
+that are syllables or words (Chinese, kana, Hangul) are units by themselves.
 
 Shapes: B = clips, T = frames, F = mel bins, D = width of the encoder, U = units.
 """
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from digits_llm import warmup_cosine
+from safetensors.torch import load_file, save_file
+from text_llm import warmup_cosine
 from torch import Tensor, nn
 
 from espnet_part.audio import load_audio
@@ -23,6 +26,8 @@ from espnet_part.datadir import Row, iter_rows
 from espnet_part.encoder import SpeechEncoder, build_encoder
 
 WORD_MARK = "▁"
+_WIDE = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # kana, Han, Hangul
+_UNIT = re.compile(f"[{_WIDE}]|[^{_WIDE}]{{1,2}}")
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,8 @@ class EncoderRecipe:
     heads: int = 4
     ffn: int = 384
     dropout: float = 0.1
-    speakers: str = "george,jackson,lucas,theo"  # heard in pre-training, or "all"
-    clips: int = 2000  # training strings used at most
+    speakers: str = "all"  # heard in pre-training, separated by commas
+    clips: int = 2000  # training clips used at most
     steps: int = 400
     batch: int = 32
     lr: float = 2e-3
@@ -47,8 +52,8 @@ class EncoderRecipe:
 def pieces(text: str) -> list[str]:
     """Cut words into units of two characters, the first of a word marked: ▁th re e ▁ze ro."""
     units = []
-    for word in text.split():
-        cut = [word[i : i + 2] for i in range(0, len(word), 2)]
+    for word in text.lower().split():
+        cut = _UNIT.findall(word)
         units += [WORD_MARK + cut[0], *cut[1:]]
     return units
 
@@ -231,3 +236,20 @@ def ctc_greedy(
 def asr_rows(folder: Path) -> list[Row]:
     """The asr rows of a data folder."""
     return [row for row in iter_rows(folder) if row.task == "asr"]
+
+
+def save_ctc(head: nn.Linear, units: list[str], folder: Path) -> None:
+    """Save a CTC head in 16 bits, and its units."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.half().contiguous() for name, value in head.state_dict().items()}
+    save_file(state, folder / "head.safetensors")
+    (folder / "units.txt").write_text("\n".join(units) + "\n", encoding="utf-8")
+
+
+def load_ctc(folder: Path) -> tuple[nn.Linear, list[str]]:
+    """What `save_ctc` saved."""
+    state = load_file(folder / "head.safetensors")
+    units = (folder / "units.txt").read_text(encoding="utf-8").splitlines()
+    head = nn.Linear(state["weight"].shape[1], len(units))
+    head.load_state_dict({name: value.float() for name, value in state.items()})
+    return head.eval(), units
