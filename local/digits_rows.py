@@ -7,7 +7,7 @@ own here, and telling the two apart took the LLM longer than all the rest.
 import random
 
 from digits_text import SOURCE, TARGETS, WORDS, say
-from text_llm import Line, make_line, stretch
+from text_lines import Line, make_line, stretch
 
 from espnet_part.prompt import Prompter
 

@@ -1,8 +1,8 @@
 """eSpeak NG in this process: a sentence, a voice, a waveform, in some 3 ms.
 
-The engine comes with the Python package `espeakng-loader` (no root needed, and the same version, so
-the same voices, everywhere); where that has no wheel, the system's libespeak-ng is used. eSpeak NG is
-under GPL-3.0 and is loaded at run time by this script only; the package `espnet_part` never does.
+The engine comes with the Python package `espeakng-loader` (no root needed, and the same version,
+so the same voices, everywhere); where that has no wheel, the system's libespeak-ng is used. eSpeak
+NG is under GPL-3.0 and is loaded at run time by this script only, never by `espnet_part`.
 
 What a voice says depends a little on what the process said before (its flutter goes on): the same
 calls in a new process give the same samples.

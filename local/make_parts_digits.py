@@ -30,7 +30,8 @@ from ctc_encoder import EncoderRecipe, asr_rows, ctc_greedy, ctc_train, save_ctc
 from digits_rows import make_lines, token_words
 from digits_strings import random_strings
 from digits_text import unsay
-from text_llm import Line, LLMRecipe, make_tokenizer, train_llm
+from text_lines import Line, make_tokenizer
+from text_llm import LLMRecipe, train_llm
 
 from espnet_part.prompt import Prompter
 from espnet_part.results import System, make_rows
@@ -165,7 +166,8 @@ def add_options(parser: argparse.ArgumentParser, prefix: str, recipe) -> None:
     for field in dataclasses.fields(recipe):
         parser.add_argument(
             f"--{prefix}_{field.name}", type=type(field.default),
-            default=getattr(recipe, field.name), help="default: %(default)s", metavar=type(field.default).__name__.upper(),
+            default=getattr(recipe, field.name), help="default: %(default)s",
+            metavar=type(field.default).__name__.upper(),
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Clips of the miniature: sentences of its grammar in synthetic voices, with speed, pitch and noise.
+"""Clips of the miniature: its sentences in synthetic voices, with speed, pitch and noise.
 
 PART's data and the encoder's pre-training have different voices and conditions, so that every phase
 of PART has something to learn; one voice per language is heard in no training at all.

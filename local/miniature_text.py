@@ -15,14 +15,13 @@ from miniature_grammar import (
     ILL_RESOURCED,
     SPOKEN,
     Meaning,
-    draw,
     forms_of,
     held_out_pairs,
     read_templates,
     read_words,
     say,
 )
-from text_llm import Line, make_line, stretch
+from text_lines import Line, make_line, stretch
 
 from espnet_part.prompt import Prompter
 

@@ -1,7 +1,7 @@
 """Data folders of the miniature (stage 1): `python local/prepare_miniature.py OUT`.
 
-A parallel corpus of a small grammar (miniature_grammar.py), spoken by eSpeak NG in ten languages, and
-its translations in the paper's thirteen directions. Everything is made here; nothing is downloaded.
+A parallel corpus of a small grammar (miniature_grammar.py), spoken by eSpeak NG in ten languages,
+and its translations in the paper's thirteen directions. All is made here; nothing is downloaded.
 
     OUT/audio/<split>/*.flac
     OUT/train  OUT/dev                           speech: asr and st rows
@@ -9,8 +9,8 @@ its translations in the paper's thirteen directions. Everything is made here; no
     OUT/miniature_test_<task>_<src>[_<tgt>]      pairs of words that no training says together
     OUT/miniature_testvoice_...                  the same sentences in a voice that no training has
 
-Swedish, Indonesian and Arabic are ill-resourced: a tenth of the st and text rows of other languages.
-The same seed gives the same files. With --base: the speech that the encoder was pre-trained on.
+Swedish, Indonesian and Arabic are ill-resourced: a tenth of other languages' st and text rows.
+The same seed gives the same files. With --base: the speech of the encoder's pre-training.
 """
 
 import argparse

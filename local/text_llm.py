@@ -1,32 +1,22 @@
 """Tiny LLMs of the recipe's own corpora, trained on text alone.
 
-They learn to copy and to translate in the very prompts that PART uses. Where a prompt has a place for
-speech they get *stretched text*: the source's tokens with blanks between them, and noise over all. A
-blank is the padding token, whose embedding the adapter learns to give for frames that say nothing; an
-LLM that does not know blanks costs the adapter hundreds of updates.
+They learn to copy and to translate in the very prompts that PART uses. Where a prompt has a place
+for speech they get *stretched text*: the source's tokens with blanks between them, and noise over
+all. A blank is the padding token, whose embedding the adapter learns to give for frames that say
+nothing; an LLM that does not know blanks costs the adapter hundreds of updates.
 
-A *line* is (ids, is_soft, n_target): input ids with the target at the end, which of them stand in the
-place of speech, and the target's length. Shapes: B = lines, L = tokens, D = width of the LLM.
+Lines: see text_lines.py. Shapes: B = lines, L = tokens, D = width of the LLM.
 """
 
 import math
-import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from text_lines import Line, collate
 
-from espnet_part.prompt import LANGUAGES
-
-Line = tuple[list[int], list[bool], int]
-
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 MOST_SMEAR = 0.3  # share of a neighbor in an embedding, at most
 
 
@@ -47,110 +37,6 @@ class LLMRecipe:
     lr: float = 2e-3
     warmup: int = 50
     seed: int = 0
-
-
-def make_tokenizer(words: Iterable[str], texts: Iterable[str], templates: dict, vocabulary: int):
-    """Make a byte-level tokenizer with a chat template, where each of some words is one token.
-
-    Args:
-        words: with the space before them, where there is one. No token ever spans two of them.
-        texts: give pieces for other text, as many as fit; what is left falls apart into bytes.
-        templates: conf/prompts.yaml, whose words become tokens, too.
-        vocabulary: most tokens, special tokens included.
-
-    Returns:
-        A transformers tokenizer.
-
-    Raises:
-        ValueError: more words than the vocabulary holds.
-    """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    split = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    names = LANGUAGES.values()
-    prompts = [
-        form.format(src=a, tgt=b)
-        for forms in templates.values()
-        for form in forms.values()
-        for a in names
-        for b in names
-    ]
-    alphabet = sorted(split.alphabet())
-    whole = {part: None for text in [*words, *prompts, "user\n", "assistant\n"]
-             for part, _ in split.pre_tokenize_str(text)}  # fmt: skip
-    known = list(dict.fromkeys([*alphabet, *whole]))
-    if len(SPECIAL) + len(known) > vocabulary:
-        raise ValueError(f"{len(known)} words and bytes do not fit {vocabulary} tokens")
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = split
-    bpe.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False),
-    )
-    merged = sorted(bpe.get_vocab().items(), key=lambda item: item[1])
-    pieces = list(dict.fromkeys([*known, *(piece for piece, _ in merged)]))
-    pieces = pieces[: vocabulary - len(SPECIAL)]
-    # The likeliest cut has the fewest pieces, and bytes only where nothing else fits.
-    scores = [(piece, -20.0 if len(piece) == 1 else -10.0) for piece in pieces]
-    unigram = Tokenizer(models.Unigram([(name, 0.0) for name in SPECIAL] + scores))
-    unigram.pre_tokenizer = split
-    unigram.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=unigram, eos_token="<|im_end|>", pad_token="<|endoftext|>",
-        additional_special_tokens=["<|im_start|>"],
-    )  # fmt: skip
-    tokenizer.chat_template = CHATML
-    return tokenizer
-
-
-def stretch(
-    ids: list[int], blank: int, rng: random.Random, share: float, most: int = 6
-) -> list[int]:
-    """Draw how a source is stretched: to about the length that speech has behind the adapter.
-
-    Args:
-        ids: tokens of the source.
-        blank: token that stands for frames between words.
-        rng: random numbers.
-        share: 0 leaves the source as it is, 1 stretches it fully.
-        most: blanks between two tokens.
-
-    Returns:
-        The tokens in order with blanks before, between and behind them.
-    """
-    line: list[int] = []
-    for token in ids:
-        line += [blank] * int(share * rng.randint(0, most) + 0.5) + [token]
-    return line + [blank] * int(share * rng.randint(0, most) + 0.5)
-
-
-def make_line(prompt, soft: list[int], target: list[int]) -> Line:
-    """Put a prompt, what stands in the place of speech, and a target into a line."""
-    ids = [*prompt.before, *soft, *prompt.after, *target]
-    is_soft = [False] * len(prompt.before) + [True] * len(soft)
-    is_soft += [False] * (len(ids) - len(is_soft))
-    return ids, is_soft, len(target)
-
-
-def collate(lines: list[Line]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Pad lines on the right, where a causal LM does not look.
-
-    Args:
-        lines: see above.
-
-    Returns:
-        ids_BL, is_soft_BL and labels_BL (-100 but for targets).
-    """
-    longest = max(len(line[0]) for line in lines)
-    ids_BL = torch.zeros(len(lines), longest, dtype=torch.long)
-    soft_BL = torch.zeros(len(lines), longest, dtype=torch.bool)
-    labels_BL = torch.full((len(lines), longest), -100)
-    for i, (ids, soft, n_target) in enumerate(lines):
-        ids_BL[i, : len(ids)] = torch.tensor(ids)
-        soft_BL[i, : len(ids)] = torch.tensor(soft)
-        labels_BL[i, len(ids) - n_target : len(ids)] = torch.tensor(ids[-n_target:])
-    return ids_BL, soft_BL, labels_BL
 
 
 def build_llm(recipe: LLMRecipe, tokenizer):

@@ -1,4 +1,6 @@
-"""Train the miniature's base models anew; those in local/miniature_base were made by
+"""Train the miniature's base models anew.
+
+Those in local/miniature_base were made by
 
     cd egs2/part_multilingual/s2t1
     python local/prepare_miniature.py data/miniature_base --base --n_train 1000 --seed 1
@@ -9,8 +11,8 @@
     OUT/ctc         its CTC head and units: for the encoder's own error, not used by PART
     OUT/llm         Qwen2 and its tokenizer, trained on text alone
 
-TATOEBA is a folder of short parallel sentences (tatoeba.<xxx>-eng.<xxx> and .eng, CC BY 2.0 FR, as in
-facebookresearch/LASER data/tatoeba/v1). Weights are saved in 16 bits. Each part takes one core.
+TATOEBA is a folder of short parallel sentences (tatoeba.<xxx>-eng.<xxx> and .eng, CC BY 2.0 FR, as
+in facebookresearch/LASER data/tatoeba/v1). Weights are saved in 16 bits. Each part takes one core.
 """
 
 import argparse
@@ -26,7 +28,8 @@ import yaml
 from ctc_encoder import EncoderRecipe, asr_rows, ctc_greedy, ctc_train, save_ctc
 from miniature_grammar import DIRECTIONS, SPOKEN, draw, say
 from miniature_text import Text, read_real, words
-from text_llm import LLMRecipe, make_tokenizer, train_llm
+from text_lines import make_tokenizer
+from text_llm import LLMRecipe, train_llm
 
 from espnet_part.pairs import Pair
 from espnet_part.prompt import Prompter
@@ -50,7 +53,7 @@ def ctc_error(encoder, head, units, folder: Path) -> dict[str, float]:
         hyps = ctc_greedy(encoder, head, units, rows)
         pairs = [Pair(r.utt_id, r.target, h, r.speaker) for r, h in zip(rows, hyps, strict=True)]
         found = score(pairs, "asr", language, language)
-        errors[language] = next(m.value for m in found.measures if s.metric in ("wer", "cer"))
+        errors[language] = next(m.value for m in found.measures if m.metric in ("wer", "cer"))
     return errors
 
 

@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "local"))
 import ctc_encoder  # noqa: E402
 import digits_rows  # noqa: E402
 import make_parts_digits  # noqa: E402
+import text_lines  # noqa: E402
 import text_llm  # noqa: E402
 from digits_text import WORDS, say  # noqa: E402
 
@@ -31,7 +32,7 @@ TINY = dict(layers=2, width=16, heads=2, ffn=16, steps=2, batch=2, warmup=1)
 @pytest.fixture(scope="module")
 def prompter():
     return Prompter(
-        text_llm.make_tokenizer(digits_rows.token_words(), [], TEMPLATES, 800), TEMPLATES
+        text_lines.make_tokenizer(digits_rows.token_words(), [], TEMPLATES, 800), TEMPLATES
     )
 
 
@@ -80,8 +81,8 @@ def test_tokens_never_span_two_digits(prompter):
 
 def test_stretch_puts_blanks_between_tokens():
     rng = random.Random(0)
-    assert text_llm.stretch([7, 7, 8], 0, rng, 0.0) == [7, 7, 8]
-    lines = [text_llm.stretch([7, 7, 8, 9], 0, rng, 1.0) for _ in range(50)]
+    assert text_lines.stretch([7, 7, 8], 0, rng, 0.0) == [7, 7, 8]
+    lines = [text_lines.stretch([7, 7, 8, 9], 0, rng, 1.0) for _ in range(50)]
     assert all([t for t in line if t] == [7, 7, 8, 9] for line in lines)
     assert max(map(len, lines)) > 16 and len({len(line) for line in lines}) > 8
 
@@ -94,7 +95,7 @@ def test_rows_end_with_the_target_and_are_soft_only_for_speech(prompter):
     for ids, soft, n_target in rows:
         assert tuple(ids[-n_target:]) in targets
         assert not any(i == blank and not s for i, s in zip(ids, soft, strict=True))
-    ids_BL, soft_BL, labels_BL = text_llm.collate(rows)
+    ids_BL, soft_BL, labels_BL = text_lines.collate(rows)
     assert (labels_BL >= 0).sum() == sum(row[2] for row in rows)
     assert (labels_BL[labels_BL >= 0] == ids_BL[labels_BL >= 0]).all()
     assert not (soft_BL & (labels_BL >= 0)).any()
@@ -104,7 +105,7 @@ def test_noise_is_only_where_speech_stands(prompter):
     recipe = text_llm.LLMRecipe(layers=1, width=16, heads=2, kv_heads=1, ffn=16)
     llm = text_llm.build_llm(recipe, prompter.tokenizer)
     rows = digits_rows.make_lines(prompter, ["305", "111", "999"] * 5, random.Random(0))
-    ids_BL, soft_BL, _ = text_llm.collate(rows)
+    ids_BL, soft_BL, _ = text_lines.collate(rows)
     quiet_BLD = text_llm.embed(llm, ids_BL, soft_BL, 0.0, None)
     loud_BLD = text_llm.embed(llm, ids_BL, soft_BL, 0.3, None)
     assert torch.equal(quiet_BLD[~soft_BL], loud_BLD[~soft_BL])
