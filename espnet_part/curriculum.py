@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from espnet_part.config import Config
-from espnet_part.schema import from_dict, load_yaml, to_dict
+from espnet_part.schema import from_dict, load_yaml
 
 # Their keys are tasks: a layer that changes the tasks gives them anew.
 WHOLE = ("task_shares", "task_weights")
@@ -141,46 +141,6 @@ def adopt(pretrained: str, base: str | Path, out: str | Path) -> str:
     return files["part_model_file"]
 
 
-def write_config(config: Config, folder: str | Path, restart: bool = False) -> Path:
-    """Writes config.yaml into a phase's folder.
-
-    Args:
-        config: The phase.
-        folder: Its folder, made if need be.
-        restart: Whether a run in the folder is to be replaced, not continued.
-
-    Raises:
-        ValueError: The folder holds a run of another config.
-    """
-    folder = Path(folder)
-    path = folder / "config.yaml"
-    values = to_dict(config)
-    started = (folder / "checkpoint.pth").exists() or (folder / ".finished").exists()
-    if started and path.exists() and not restart:
-        old = _with_defaults(load_yaml(path))
-        changed = [key for key in sorted(_differences(old, values)) if key != "valid"]
-        if changed:
-            raise ValueError(
-                f"{folder} holds a run of another configuration: {', '.join(changed)} differ(s). "
-                "Give this run another --part_tag, or remove the folder to start again"
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(".config.yaml.tmp")
-    temporary.write_text(
-        yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
-    temporary.replace(path)
-    return path
-
-
-def _with_defaults(values: dict) -> dict:
-    """A config of an earlier version, with the keys that came since."""
-    try:
-        return to_dict(from_dict(Config, values))
-    except ValueError:
-        return values
-
-
 def _overlay(base: dict, layer: dict, whole: tuple[str, ...] = ()) -> dict:
     """A copy of `base` with `layer` on top; dictionaries merge, the rest (and `whole`) does not."""
     out = dict(base)
@@ -227,19 +187,3 @@ def _drop_frozen_rates(values: dict) -> None:
     if isinstance(trainable, dict) and isinstance(rates, dict):
         frozen = {part for part in rates if trainable.get(part) in ("none", None)}
         values["lr"] = {k: v for k, v in rates.items() if k not in frozen or k not in trainable}
-
-
-def _differences(a, b, where: str = "") -> set[str]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        keys = set(a) | set(b)
-        return (
-            set().union(
-                *(
-                    _differences(a.get(k), b.get(k), f"{where}.{k}" if where else str(k))
-                    for k in keys
-                )
-            )
-            if keys
-            else set()
-        )
-    return set() if a == b else {where}

@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
@@ -27,6 +26,7 @@ import yaml
 
 from espnet_part.checkpoint import read_checkpoint
 from espnet_part.decode_options import DecodeOptions
+from espnet_part.phase_folder import check_sources, walk
 from espnet_part.unpack import CONFIG_NAME, HUB_ID, META_NAME, find_sources
 
 MODEL_NAME = "model.pth"
@@ -38,16 +38,6 @@ def pinned_revision(hub_id: str, revision: str | None) -> str | None:
 
     found = try_to_load_from_cache(hub_id, "config.json", revision=revision)
     return Path(found).parent.name if isinstance(found, str) else revision
-
-
-def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Yields (file, relative name) of a folder; links are followed, hidden entries left out."""
-    for parent, dirs, files in os.walk(folder, followlinks=True):
-        dirs[:] = sorted(name for name in dirs if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith("."):
-                path = Path(parent) / name
-                yield path, path.relative_to(folder).as_posix()
 
 
 def _without_machine_paths(value):
@@ -137,7 +127,8 @@ def pack(
         Names of the members.
 
     Raises:
-        ValueError: A file or a source named in the config is missing, or cannot be read.
+        ValueError: A file or a source named in the config is missing, cannot be read, or is
+            another one than the phase was trained with.
         OSError: The zip cannot be written.
     """
     config_file, model_file = Path(part_train_config), Path(part_model_file)
@@ -145,6 +136,7 @@ def pack(
     for path in (config_file, model_file):
         if not path.is_file():
             raise ValueError(f"{path}: no such file; train the phase first (stage 11)")
+    check_sources(config_file.parent)
     if inference_config:
         DecodeOptions.from_yaml(inference_config)
     read_checkpoint(model_file, "meta")  # a damaged one must not show up on another machine
@@ -166,12 +158,12 @@ def pack(
             yaml_files["inference_config"] = "decode.yaml"
             members["decode.yaml"] = Path(inference_config)
         for name, path in sources.items():
-            files = _walk(path) if path.is_dir() else [(path, "")]
+            files = walk(path) if path.is_dir() else [(path, "")]
             members |= {str(PurePosixPath(name) / inner): file for file, inner in files}
         for report in ("RESULTS.md", "results.json", "images"):
             found = _beside(config_file, report)
             if found is not None and found.is_dir():
-                members |= {f"{report}/{inner}": file for file, inner in _walk(found)}
+                members |= {f"{report}/{inner}": file for file, inner in walk(found)}
             elif found is not None:
                 members[report] = found
         texts = {META_NAME: _dump(meta), CONFIG_NAME: _dump(config)}

@@ -24,11 +24,11 @@ from espnet2.utils.types import int_or_none, str2bool, str_or_none
 
 from espnet_part.build import build_model
 from espnet_part.config import Config
-from espnet_part.curriculum import write_config
 from espnet_part.loading import load_model
 from espnet_part.loop import Stopped
 from espnet_part.model import PARTModel
 from espnet_part.parallel import Processes
+from espnet_part.phase_folder import write_config
 from espnet_part.schema import from_dict, load_yaml, to_dict
 from espnet_part.splice import pad_waves
 from espnet_part.trainer import PARTTrainer

@@ -1,5 +1,7 @@
 """Every YAML of conf/ is read for real; model + phase + curriculum + command line merge as said."""
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import yaml
 from espnet_part.bin import config as command
 from espnet_part.config import Config, ModelConfig
 from espnet_part.config_check import PARTS
-from espnet_part.curriculum import load_curriculum, merge, write_config
+from espnet_part.curriculum import load_curriculum, merge
 from espnet_part.decoding import DecodeOptions
+from espnet_part.phase_folder import check_sources, digest, write_config
 from espnet_part.prompt import TASKS, check_templates
 from espnet_part.schema import from_dict, load_yaml, to_dict
 
@@ -271,6 +274,69 @@ def test_a_config_of_an_earlier_version_goes_on(tmp_path):
     write_config(config, tmp_path)
     with pytest.raises(ValueError, match="clip_norm differ"):
         write_config(merged("toy", "part", "1", settings=["clip_norm=2"]), tmp_path)
+
+
+# ----- the parts that a phase was trained with -----
+
+
+@pytest.fixture
+def part(tmp_path):
+    """A local folder of a part, one of its files too large to be read whole."""
+    folder = tmp_path / "encoder"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "config.json").write_text('{"layers": 2, "transformers_version": "5.1.0"}')
+    (folder / "sub/vocab.txt").write_text("a b")
+    with open(folder / "model.safetensors", "wb") as file:
+        file.truncate((1 << 24) + 5)
+    return folder
+
+
+def test_a_digest_is_of_content_only(part, tmp_path):
+    before = digest(part)
+    for path in part.rglob("*"):
+        os.utime(path, (0, 0))
+    (part / "config.json").write_text('{"layers": 2, "transformers_version": "5.2.0"}')
+    (part / "README.md").touch()
+    (part / ".cache").touch()
+    assert digest(part) == digest(shutil.copytree(part, tmp_path / "copy")) == before
+
+
+@pytest.mark.parametrize("change", ["config.json", "sub/vocab.txt", "first", "last", "size", "new"])
+def test_a_digest_sees_changes(part, change):
+    before = digest(part)
+    weights = part / "model.safetensors"
+    if change in ("first", "last"):
+        with open(weights, "r+b") as file:
+            file.seek(0 if change == "first" else (1 << 24) + 4)
+            file.write(b"x")
+    elif change == "size":
+        os.truncate(weights, (1 << 24) + 6)
+    else:
+        (part / change).write_text("x")
+    assert digest(part) != before
+
+
+def test_a_started_folder_keeps_its_parts(part, tmp_path):
+    source = json.dumps({"kind": "sensevoice", "source": str(part)})
+    config = merged("toy", "part", "1", settings=[f"model.encoder={source}"])
+    phase = tmp_path / "phase1"
+    check_sources(phase)
+    write_config(config, phase)
+    (part / "config.json").write_text("{}")
+    write_config(config, phase)  # nothing started: the parts are those of now
+    (phase / ".finished").touch()
+    check_sources(phase)
+    write_config(config, phase)
+    (part / "config.json").write_text("{ }")
+    for call in (lambda: check_sources(phase), lambda: write_config(config, phase)):
+        with pytest.raises(ValueError, match=f"than {part} holds now.*: remove {phase} and"):
+            call()
+    with pytest.raises(SystemExit, match=f"error: {phase} was trained with other files"):
+        command.main(["check", "--folder", str(phase)])
+    write_config(config, phase, restart=True)
+    check_sources(phase)
+    shutil.rmtree(part)
+    check_sources(phase)
 
 
 # ----- the command -----

@@ -20,6 +20,7 @@ from espnet_part.bin import pack as pack_command
 from espnet_part.bin import upload as upload_command
 from espnet_part.model_card import languages_of, model_card
 from espnet_part.pack import pack, pinned_revision
+from espnet_part.phase_folder import digest
 from espnet_part.unpack import files_in, local_model_files, relocated_config, unpack
 
 
@@ -150,6 +151,17 @@ def test_decode_options_go_in(phase, tmp_path):
     pack(phase / "config.yaml", phase / "best.pth", tmp_path / "m.zip", greedy)
     files = local_model_files(tmp_path / "m.zip")
     assert Path(files["inference_config"]).read_text() == greedy.read_text()
+
+
+def test_parts_made_again_are_not_packed(phase, tmp_path):
+    config = yaml.safe_load((phase / "config.yaml").read_text())
+    sources = [config["model"][part]["source"] for part in ("encoder", "llm")]
+    noted = {source: digest(Path(source)) for source in sources}
+    (phase / ".sources.json").write_text(json.dumps(noted))
+    pack(phase / "config.yaml", phase / "best.pth", tmp_path / "m.zip")
+    Path(sources[1], "model.safetensors").write_bytes(b"1" * 100)
+    with pytest.raises(ValueError, match=f"other files than {sources[1]} holds now"):
+        pack(phase / "config.yaml", phase / "best.pth", tmp_path / "n.zip")
 
 
 def test_hub_ids_go_in_as_id_and_revision(tmp_path, monkeypatch):

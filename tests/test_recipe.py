@@ -212,6 +212,33 @@ def test_hub_ids_are_looked_up_before_anything_is_fetched(recipe):
     assert "could not be fetched from the hub" in result.stderr
 
 
+def test_parts_made_again_after_training_are_an_error(recipe):
+    for part in ("encoder", "llm"):
+        (recipe / f"exp/toy_parts/{part}").mkdir(parents=True)
+    weights = recipe / "exp/toy_parts/encoder/model.safetensors"
+    weights.write_text("first")
+    for name in ("a", "b"):
+        (recipe / f"exp/part_stats_toy/{name}").mkdir(parents=True)
+        (recipe / f"exp/part_stats_toy/{name}/meta.json").touch()
+    phase = "exp/mine_toy/part/phase1"
+    merge = "python3 -m espnet_part.bin.config merge --model toy --curriculum part --phase 1"
+    bash(recipe, f". ./path.sh; {merge} --folder {phase} --train a --valid b")
+    (recipe / phase / ".finished").touch()
+    train = ["./run.sh", "--stage=11", "--stop_stage=11", "--corpora=mine", "--model=toy"]
+    train += ["--train_set=a", "--valid_set=b", "--phase=1"]
+    weights.write_text("first")  # newer, and the same
+    result = run(recipe, *train)
+    assert result.returncode == 0, result.stderr
+    assert "Phase 1 is finished" in result.stdout
+    weights.write_text("again")
+    result = run(recipe, *train)
+    assert result.returncode == 1
+    assert (
+        f"error: {phase} was trained with other files than exp/toy_parts/encoder" in result.stderr
+    )
+    assert f"remove {phase}" in result.stderr and "Phase 1 is finished" not in result.stdout
+
+
 # ----- small helpers -----
 
 

@@ -9,7 +9,8 @@ python -m espnet_part.bin.config draw --curriculum part --out docs/images/phases
 import argparse
 import sys
 
-from espnet_part.curriculum import INIT_FILES, adopt, load_curriculum, merge, write_config
+from espnet_part.curriculum import INIT_FILES, adopt, load_curriculum, merge
+from espnet_part.phase_folder import check_sources, write_config
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -28,6 +29,8 @@ def get_parser() -> argparse.ArgumentParser:
     take.add_argument("--base", required=True, help="conf/model/X.yaml: steps and rates per phase")
     take.add_argument("--out", required=True, help="YAML to write")
     combine = commands.add_parser("merge", help="write config.yaml of one phase")
+    check = commands.add_parser("check", help="is a phase's folder of the parts as they are now?")
+    check.add_argument("--folder", required=True, help="folder of the phase")
     draw = commands.add_parser("draw", help="draw the phases: which part trains when, on what")
     draw.add_argument("--model", default="part_2b", help="name in conf/model (default: part_2b)")
     draw.add_argument("--title", default="", help="line above")
@@ -60,6 +63,8 @@ def main(cmd=None) -> None:
             print(INIT_FILES[load_curriculum(args.conf_dir, args.curriculum)["init"]])
         elif args.command == "adopt":
             print(adopt(args.pretrained, args.base, args.out))
+        elif args.command == "check":
+            check_sources(args.folder)
         elif args.command == "draw":
             # Here, not above: the other commands need no matplotlib.
             from espnet_part.pictures import curriculum_settings, draw_phases, save

@@ -284,6 +284,7 @@ if runs 11; then
             if [ -n "${init}" ] && [ "${init}" -nt "${dir}/.finished" ]; then
                 die "phase ${phase} was trained before ${init}, which it starts from, was made: remove ${dir} to train it again"
             fi
+            ${python} -m espnet_part.bin.config check --folder "${dir}"
             log "Phase ${phase} is finished: ${dir}"
             init=${dir}/${handed_on}
             continue

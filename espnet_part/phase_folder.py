@@ -1,0 +1,139 @@
+"""A phase's folder: its config.yaml, and which pre-trained parts it was trained with.
+
+Parts in local folders can be made again under the same name. `.sources.json` holds a digest of each
+such folder, so that a phase trained with the former ones is not taken for one of the new ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from espnet_part.config import Config
+from espnet_part.schema import from_dict, load_yaml, to_dict
+from espnet_part.unpack import CONFIG_NAME, find_sources
+
+_SOURCES = ".sources.json"
+# Of larger files, samples are read: weights that were trained again differ in all of them.
+_WHOLE_BYTES, _SAMPLES, _SAMPLE_BYTES = 1 << 24, 64, 1 << 16
+
+
+def write_config(config: Config, folder: str | Path, restart: bool = False) -> Path:
+    """Writes config.yaml into a phase's folder.
+
+    Args:
+        config: The phase.
+        folder: Its folder, made if need be.
+        restart: Whether a run in the folder is to be replaced, not continued.
+
+    Raises:
+        ValueError: The folder holds a run of another config, or of other parts.
+    """
+    folder = Path(folder)
+    path = folder / CONFIG_NAME
+    values = to_dict(config)
+    started = (folder / "checkpoint.pth").exists() or (folder / ".finished").exists()
+    if started and path.exists() and not restart:
+        old = _with_defaults(load_yaml(path))
+        changed = [key for key in sorted(_differences(old, values)) if key != "valid"]
+        if changed:
+            raise ValueError(
+                f"{folder} holds a run of another configuration: {', '.join(changed)} differ(s). "
+                "Give this run another --part_tag, or remove the folder to start again"
+            )
+        check_sources(folder)
+    else:
+        noted = {source: digest(Path(source)) for source in _local_sources(values)}
+        _write(folder / _SOURCES, json.dumps(noted, indent=1, ensure_ascii=False) + "\n")
+    _write(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    return path
+
+
+def check_sources(folder: str | Path) -> None:
+    """Makes sure that a phase's parts are those that it was trained with.
+
+    Parts that are gone, and runs of versions that noted nothing, pass.
+
+    Raises:
+        ValueError: A part's folder holds something else by now.
+    """
+    noted = Path(folder) / _SOURCES
+    if not noted.exists():
+        return
+    for source, expected in json.loads(noted.read_text(encoding="utf-8")).items():
+        if Path(source).is_dir() and digest(Path(source)) != expected:
+            raise ValueError(
+                f"{folder} was trained with other files than {source} holds now, which was made "
+                f"again: remove {folder} and the phases that start from it to train them again, "
+                f"or put the former {source} back"
+            )
+
+
+def digest(folder: Path) -> str:
+    """A number for what a part's folder holds: the same for a copy, however old its files are."""
+    state = hashlib.sha256()
+    for path, name in walk(folder):
+        if path.suffix != ".md":
+            state.update(f"\n{name} ".encode())
+            for block in _blocks(path):
+                state.update(block)
+    return state.hexdigest()[:16]
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yields (file, relative name) of a folder; links are followed, hidden entries left out."""
+    for parent, dirs, files in os.walk(folder, followlinks=True):
+        dirs[:] = sorted(name for name in dirs if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                path = Path(parent) / name
+                yield path, path.relative_to(folder).as_posix()
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """What of a file its digest is made of."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        if size <= _WHOLE_BYTES:
+            # The same part, saved by another version of transformers, is the same part.
+            yield re.sub(rb'"transformers_version": "[^"]*"', b"", file.read())
+            return
+        yield f"{size} ".encode()
+        for i in range(_SAMPLES):
+            file.seek((size - _SAMPLE_BYTES) * i // (_SAMPLES - 1))
+            yield file.read(_SAMPLE_BYTES)
+
+
+def _local_sources(values: dict) -> list[str]:
+    found = {holder[key] for _, key, holder in find_sources(values)}
+    return sorted(source for source in found if Path(source).is_dir())
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _with_defaults(values: dict) -> dict:
+    """A config of an earlier version, with the keys that came since."""
+    try:
+        return to_dict(from_dict(Config, values))
+    except ValueError:
+        return values
+
+
+def _differences(a, b, where: str = "") -> set[str]:
+    if not (isinstance(a, dict) and isinstance(b, dict)):
+        return set() if a == b else {where}
+    found: set[str] = set()
+    for key in set(a) | set(b):
+        found |= _differences(a.get(key), b.get(key), f"{where}.{key}" if where else str(key))
+    return found
