@@ -14,6 +14,7 @@ In it lie:
 
 import contextlib
 import copy
+import dataclasses
 import os
 import sys
 import tempfile
@@ -114,6 +115,7 @@ def pack(
     part_model_file: str | Path,
     outpath: str | Path,
     inference_config: str | Path | None = None,
+    options: DecodeOptions | None = None,
 ) -> list[str]:
     """Writes a trained model to a zip.
 
@@ -122,6 +124,7 @@ def pack(
         part_model_file: The checkpoint, e.g. ``latest.pth``.
         outpath: The zip to write; it appears only once it is whole.
         inference_config: A file of conf/decode to decode with by default.
+        options: How to decode by default, in place of `inference_config`.
 
     Returns:
         Names of the members.
@@ -154,8 +157,12 @@ def pack(
             **_versions(),
         }
         members: dict[str, Path] = {MODEL_NAME: model_file}
-        if inference_config:
+        texts = {}
+        if inference_config or options:
             yaml_files["inference_config"] = "decode.yaml"
+        if options:
+            texts["decode.yaml"] = _dump(dataclasses.asdict(options))
+        elif inference_config:
             members["decode.yaml"] = Path(inference_config)
         for name, path in sources.items():
             files = walk(path) if path.is_dir() else [(path, "")]
@@ -166,7 +173,7 @@ def pack(
                 members |= {f"{report}/{inner}": file for file, inner in walk(found)}
             elif found is not None:
                 members[report] = found
-        texts = {META_NAME: _dump(meta), CONFIG_NAME: _dump(config)}
+        texts |= {META_NAME: _dump(meta), CONFIG_NAME: _dump(config)}
         _write_zip(outpath, texts, members)
     return [*texts, *members]
 

@@ -18,6 +18,7 @@ from inference_fakes import ROOT, TEMPLATES, listening, tone
 
 from espnet_part.bin import pack as pack_command
 from espnet_part.bin import upload as upload_command
+from espnet_part.decode_options import DecodeOptions
 from espnet_part.model_card import languages_of, model_card
 from espnet_part.pack import pack, pinned_revision
 from espnet_part.phase_folder import digest
@@ -151,6 +152,21 @@ def test_decode_options_go_in(phase, tmp_path):
     pack(phase / "config.yaml", phase / "best.pth", tmp_path / "m.zip", greedy)
     files = local_model_files(tmp_path / "m.zip")
     assert Path(files["inference_config"]).read_text() == greedy.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [("", (20, 1)), ("--lid none", (20, 1)), ("--lid=none --max_sec 12 --beam_size=2", (12, 2))],
+)
+def test_the_pack_decodes_as_stage_12(phase, tmp_path, arguments, expected):
+    """Options of --inference_args go over the file's, as they do there."""
+    decode, out = tmp_path / "decode.yaml", tmp_path / "m.zip"
+    decode.write_text("max_sec: 20\nmaxlencap: 99\n")
+    at = ["--part_train_config", phase / "config.yaml", "--part_model_file", phase / "best.pth"]
+    at += ["--outpath", out, "--inference_config", decode, f"--inference_args={arguments}"]
+    pack_command.main([str(word) for word in at])
+    options = DecodeOptions.from_yaml(local_model_files(out)["inference_config"])
+    assert (options.max_sec, options.beam_size, options.maxlencap) == (*expected, 99)
 
 
 def test_parts_made_again_are_not_packed(phase, tmp_path):

@@ -239,6 +239,24 @@ def test_parts_made_again_after_training_are_an_error(recipe):
     assert f"remove {phase}" in result.stderr and "Phase 1 is finished" not in result.stdout
 
 
+def test_the_pack_carries_the_options_of_decoding(recipe):
+    python = recipe / "say_python"
+    python.write_text(
+        '#!/bin/sh\n[ "$2" = espnet_part.bin.pack ] || exec python3 "$@"\necho "$@"\n'
+    )
+    python.chmod(0o755)
+    (recipe / "exp/mine_toy/part/phase3").mkdir(parents=True)
+    (recipe / "exp/mine_toy/part/phase3/latest.pth").touch()
+    result = run(
+        recipe, "./run.sh", "--corpora=mine", "--model=toy", "--stage=14", "--stop_stage=14",
+        "--python", python, "--inference_config", "conf/decode/beam4.yaml", "--inference_args",
+        "--lid none --max_sec 12",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    options = "--inference_config conf/decode/beam4.yaml --inference_args=--lid none --max_sec 12"
+    assert result.stdout.count(f"{options}\n") == 1
+
+
 # ----- small helpers -----
 
 

@@ -339,7 +339,8 @@ if runs 14; then
     log "Stage 14: Pack phase ${phase}: ${packed}"
     need "${checkpoint}" 11
     ${python} -m espnet_part.bin.pack --part_train_config "${part_exp}/phase${phase}/config.yaml" \
-        --part_model_file "${checkpoint}" --outpath "${packed}"
+        --part_model_file "${checkpoint}" --outpath "${packed}" \
+        --inference_config "${opt[inference_config]}" --inference_args="${opt[inference_args]}"
 fi
 
 
