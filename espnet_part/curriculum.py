@@ -11,6 +11,7 @@ command line.
 from __future__ import annotations
 
 import difflib
+import logging
 from pathlib import Path
 
 import yaml
@@ -21,6 +22,7 @@ from espnet_part.schema import from_dict, load_yaml
 # Their keys are tasks: a layer that changes the tasks gives them anew.
 WHOLE = ("task_shares", "task_weights")
 INIT_FILES = {"latest": "latest.pth", "best": "valid.loss.best.pth"}
+log = logging.getLogger(__name__)
 
 
 def load_curriculum(conf_dir: str | Path, name: str) -> dict:
@@ -102,7 +104,11 @@ def merge(
         for setting in settings:
             values = _overlay(values, _parse_setting(setting))
         values.update(train=list(train), valid=list(valid), init=init)
-        _drop_frozen_rates(values)
+        for part in _drop_frozen_rates(values):
+            for setting in settings:  # of the user's own: that of a YAML needs no word
+                if part in _rates(_parse_setting(setting)):
+                    why = f"lr.{part} is not used, for the {part} is frozen there"
+                    log.warning("phase %s: setting %s: %s", phase, setting, why)
         return from_dict(Config, values)
 
     for other in plan["phases"]:  # a typo in the last phase must not show up after days
@@ -181,9 +187,20 @@ def _parse_setting(setting: str) -> dict:
     return out
 
 
-def _drop_frozen_rates(values: dict) -> None:
-    """A curriculum that freezes a part of a phase need not repeat the phase's rates without it."""
-    trainable, rates = values.get("trainable"), values.get("lr")
-    if isinstance(trainable, dict) and isinstance(rates, dict):
-        frozen = {part for part in rates if trainable.get(part) in ("none", None)}
-        values["lr"] = {k: v for k, v in rates.items() if k not in frozen or k not in trainable}
+def _rates(values: dict) -> dict:
+    rates = values.get("lr")
+    return rates if isinstance(rates, dict) else {}
+
+
+def _drop_frozen_rates(values: dict) -> list[str]:
+    """A curriculum that freezes a part of a phase need not repeat the phase's rates without it.
+
+    Returns:
+        The parts whose rates went.
+    """
+    trainable, rates = values.get("trainable"), _rates(values)
+    if not rates or not isinstance(trainable, dict):
+        return []
+    frozen = [part for part in rates if trainable.get(part, "all") in ("none", None)]
+    values["lr"] = {part: rate for part, rate in rates.items() if part not in frozen}
+    return frozen

@@ -245,6 +245,20 @@ def test_mistakes_are_named(conf):
         merged("digit", "part", "1")
 
 
+def test_a_rate_that_is_not_used_is_told(caplog):
+    """Those of the command line only: a curriculum may freeze what its phases have rates for."""
+    merged("toy", "part_llm_frozen", "3")
+    merged("toy", "part", "3", settings=["lr.llm=1e-5"])
+    assert not caplog.messages
+    config = merged("toy", "part", "1", settings=["seed=3", "lr.llm=1e-5", "lr={encoder: 1e-4}"])
+    assert "llm" not in config.lr and "encoder" not in config.lr
+    assert caplog.messages == [
+        "phase 1: setting lr.llm=1e-5: lr.llm is not used, for the llm is frozen there",
+        "phase 1: setting lr={encoder: 1e-4}: lr.encoder is not used, for the encoder is frozen "
+        "there",
+    ]
+
+
 # ----- config.yaml -----
 
 

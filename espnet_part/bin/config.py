@@ -7,6 +7,7 @@ python -m espnet_part.bin.config draw --curriculum part --out docs/images/phases
 """
 
 import argparse
+import logging
 import sys
 
 from espnet_part.curriculum import INIT_FILES, adopt, load_curriculum, merge
@@ -53,6 +54,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd=None) -> None:
     """Runs the command."""
     args = get_parser().parse_args(cmd)
+    logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         if args.command == "phases":
             names = load_curriculum(args.conf_dir, args.curriculum)["phases"]
