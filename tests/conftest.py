@@ -138,12 +138,26 @@ def manifests(tmp_path_factory, toy_data, parts):
 
 
 @pytest.fixture(scope="session")
-def make_batch(manifests):
-    """``make_batch(model, tasks)``: a collated batch of the first rows of the given tasks."""
-    from espnet_part.dataset import ExampleLoader, collate
+def opened(manifests):
+    """The manifests of `toy_data`, speech then text."""
     from espnet_part.manifest import Manifest
 
-    opened = [Manifest.open(folder) for folder in manifests]
+    return [Manifest.open(folder) for folder in manifests]
+
+
+@pytest.fixture(scope="session")
+def prompter(parts, prompts):
+    """The templates of conf/prompts.yaml in the words of the byte-level LLM."""
+    from espnet_part.llm import build_tokenizer
+    from espnet_part.prompt import Prompter
+
+    return Prompter(build_tokenizer(parts("byte")), prompts)
+
+
+@pytest.fixture(scope="session")
+def make_batch(opened):
+    """``make_batch(model, tasks)``: a collated batch of the first rows of the given tasks."""
+    from espnet_part.dataset import ExampleLoader, collate
 
     def make(model, tasks, seed: int = 0):
         loader = ExampleLoader(model.prompter, seed)

@@ -8,6 +8,20 @@ from espnet_part.parallel import Processes
 from espnet_part.schema import from_dict
 from espnet_part.trainer import dummy_batch
 
+# ESPnet's encoder with batch norms, tiny.
+CONFORMER = dict(
+    output_size=32,
+    attention_heads=4,
+    linear_units=64,
+    num_blocks=2,
+    cnn_module_kernel=7,
+    selfattention_layer_type="rel_selfattn",
+    pos_enc_layer_type="rel_pos",
+    rel_pos_type="latest",
+    macaron_style=True,
+    use_cnn_module=True,
+)
+
 
 def make_loop(model, values: dict, folder) -> Loop:
     """A loop whose `_update` the test feeds by hand; the policy must have been applied."""

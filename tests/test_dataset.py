@@ -16,17 +16,7 @@ from espnet_part.llm import build_tokenizer
 from espnet_part.manifest import Manifest
 from espnet_part.manifest_writer import write_manifest
 from espnet_part.prefetch import step_loader
-from espnet_part.prompt import TASKS, Prompter
-
-
-@pytest.fixture(scope="module")
-def prompter(parts, prompts):
-    return Prompter(build_tokenizer(parts("byte")), prompts)
-
-
-@pytest.fixture(scope="module")
-def opened(manifests):
-    return [Manifest.open(folder) for folder in manifests]
+from espnet_part.prompt import TASKS
 
 
 @pytest.fixture

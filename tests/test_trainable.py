@@ -5,7 +5,7 @@ import pytest
 import torch
 import toy_parts
 import yaml
-from core_helpers import changed, make_loop, same, snapshot, update
+from core_helpers import CONFORMER, changed, make_loop, same, snapshot, update
 
 from espnet_part.adapter import build_adapter
 from espnet_part.checkpoint import read_checkpoint, write_atomically
@@ -369,20 +369,6 @@ def test_what_was_trained_stays_in_fp32_when_frozen(make_model):
     assert same(weight, after)
     assert {p.dtype for p in model.llm.parameters()} == {torch.float32}
     assert {p.dtype for p in model.encoder.parameters()} == {torch.bfloat16}
-
-
-CONFORMER = dict(
-    output_size=32,
-    attention_heads=4,
-    linear_units=64,
-    num_blocks=2,
-    cnn_module_kernel=7,
-    selfattention_layer_type="rel_selfattn",
-    pos_enc_layer_type="rel_pos",
-    rel_pos_type="latest",
-    macaron_style=True,
-    use_cnn_module=True,
-)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -5,21 +5,9 @@ import torch
 
 from espnet_part.datadir import Row
 from espnet_part.dataset import Example, ExampleLoader
-from espnet_part.llm import build_tokenizer
-from espnet_part.manifest import Manifest
 from espnet_part.parallel import Processes
-from espnet_part.prompt import LANGUAGES, TASKS, Prompter
+from espnet_part.prompt import LANGUAGES, TASKS
 from espnet_part.validation import Validation, _wrong_clips
-
-
-@pytest.fixture(scope="module")
-def prompter(parts, prompts):
-    return Prompter(build_tokenizer(parts("byte")), prompts)
-
-
-@pytest.fixture(scope="module")
-def opened(manifests):
-    return [Manifest.open(folder) for folder in manifests]
 
 
 def validate(model, manifests, prompter, tasks=("asr", "st", "mt"), micro=1e9, listen_rows=64):
