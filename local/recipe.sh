@@ -96,6 +96,27 @@ resolve_sets() {
     done
 }
 
+# Whether a formatted training set has mt rows of its own; they stand in text folders.
+has_mt() {
+    local set
+    for set in ${train_set}; do
+        [ -f "${data_feats}/${set}/source" ] && [ -f "${data_feats}/${set}/utt2task" ] || continue
+        ! grep -qE '[[:blank:]]mt[[:space:]]*$' "${data_feats}/${set}/utt2task" || return 0
+    done
+    return 1
+}
+
+# " mt/<set>" for each training set of whose st rows stage 4 has made mt rows; none beside mt rows
+# that the corpora have themselves.
+derived_mt() {
+    local set
+    has_mt && return
+    for set in ${train_set}; do
+        [ ! -f "${data_feats}/${set}/transcript" ] || # what is left of a former data folder
+            [ ! -f "${data_feats}/mt/${set}/utt2task" ] || printf ' mt/%s' "${set}"
+    done
+}
+
 # The first stage that must run so that stage $1 finds its input (made corpora only). Stage 11 needs
 # manifests, stages 10 to 12 the pre-trained parts, all up to 13 formatted data.
 first_stage_needed() {

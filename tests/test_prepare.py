@@ -12,6 +12,7 @@ from espnet_part.bin.prepare import main
 from espnet_part.datadir import Row, iter_rows, write_datadir
 from espnet_part.filtering import Limits, filter_datadir
 from espnet_part.formatting import format_datadir, perturb_datadir
+from espnet_part.mt_rows import derive_mt
 
 MT = Row("m1", "mt", "en", "de", "hallo welt", source="hello world")
 
@@ -262,6 +263,65 @@ def test_speed_of_text_copies_it(tmp_path):
     assert list(iter_rows(tmp_path / "out")) == [MT]
 
 
+def test_mt_rows_come_of_st_rows_with_a_transcript(data, tmp_path):
+    data_dir, rows = data
+    path, out = rows[0].path, tmp_path / "mt"
+    left_out = [
+        *(st("y-none", path, source=None), st("y-blank", path, source=" ")),
+        st("y-mute", path, target=""),
+    ]
+    copy = st("c0", path, utt_id="sp0.9-c0-st-de")
+    write_datadir(data_dir, [*rows, *left_out, copy])
+    result = derive_mt(data_dir, out)
+    wanted = [
+        Row(f"mt-{row.utt_id}", "mt", row.src, row.tgt, row.target, source=row.source)
+        for row in rows
+        if row.task == "st"
+    ]
+    assert list(iter_rows(out)) == wanted and len(wanted) == 3
+    assert not (out / "wav.scp").exists()
+    assert result == {"rows": 6, "kept": 3, "skipped": {"no transcript": 2, "empty text": 1}}
+    assert listed(out) == {
+        **dict.fromkeys(("y-none-st-de", "y-blank-st-de"), "no transcript"),
+        "y-mute-st-de": "empty text",
+    }
+    before = tree(out)
+    assert derive_mt(data_dir, out) == result
+    assert tree(out) == before
+
+
+def test_mt_rows_keep_the_order_of_any_ids(data, tmp_path):
+    """A suffix, or `mt` for `st` in the middle, would not: "-" comes after "!" and before "_"."""
+    data_dir, rows = data
+    ids = ["a", "a!", "a-n-st-de", "a-st-de", "a-st-de-2", "a_", "ä"]
+    write_datadir(data_dir, [st("x", rows[0].path, utt_id=name) for name in ids])
+    assert derive_mt(data_dir, tmp_path / "out")["kept"] == len(ids)
+    assert [row.utt_id for row in iter_rows(tmp_path / "out")] == [f"mt-{name}" for name in ids]
+
+
+def test_no_mt_rows_leave_no_data_folder(data, tmp_path, capsys):
+    data_dir, rows = data
+    argv = ["mt", "--data_dir", str(data_dir), "--out", str(tmp_path / "out")]
+    assert main(argv) == 0
+    assert f"{tmp_path / 'out'}: 3 of 3 st rows of {data_dir}" in capsys.readouterr().out
+    write_datadir(data_dir, [replace(row, source=None) for row in rows])
+    assert main(argv) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == f"{tmp_path / 'out'}: 0 of 3 st rows of {data_dir}"
+    assert shown[1] == "  skipped 3: no transcript"
+    assert not (tmp_path / "out" / "utt2task").exists()
+    write_datadir(data_dir, [row for row in rows if row.task == "asr"])
+    assert derive_mt(data_dir, tmp_path / "out") == {"rows": 0, "kept": 0, "skipped": {}}
+
+
+def test_mt_rows_of_a_text_folder_are_an_error(tmp_path, capsys):
+    write_datadir(tmp_path / "in", [MT])
+    assert main(["mt", "--data_dir", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 1
+    assert "found a text folder, expected one of speech" in capsys.readouterr().err
+    assert main(["mt", "--data_dir", str(tmp_path / "in"), "--out", str(tmp_path / "in")]) == 1
+    assert "expected another folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
@@ -299,8 +359,8 @@ def test_command_line(data, tmp_path, capsys):
     ]
     assert main(["format", "--data_dir", str(data_dir), "--out", str(data_dir)]) == 1
     assert "expected another folder" in capsys.readouterr().err
-    for argv in (["--help"], ["format", "--help"], ["filter", "--help"], ["speed", "--help"]):
+    for command in ([], ["mt"], ["filter"], ["speed"], ["format"]):
         with pytest.raises(SystemExit) as caught:
-            main(argv)
+            main([*command, "--help"])
         assert caught.value.code == 0
     assert "RUN the commands" in capsys.readouterr().out

@@ -10,7 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "egs2/part_multilingual/s2t1"
@@ -255,6 +257,101 @@ def test_the_pack_carries_the_options_of_decoding(recipe):
     assert result.returncode == 0, result.stderr
     options = "--inference_config conf/decode/beam4.yaml --inference_args=--lid none --max_sec 12"
     assert result.stdout.count(f"{options}\n") == 1
+
+
+# ----- mt rows of st rows -----
+
+# Stage 10 without a tokenizer: the tasks of a set are all that is asked of its manifest here.
+# Stage 11 without training.
+FAKE_PYTHON = """#!/bin/bash
+[ "$2" != espnet_part.bin.train ] || exit 1
+[ "$2" = espnet_part.bin.manifest ] || exec python3 "$@"
+mkdir -p "$6"
+tasks=$(cut -d " " -f 2 "$4/utt2task" | sort -u | sed 's/.*/"& de en": {}/' | paste -s -d ,)
+echo "{\\"totals\\": {${tasks}}}" > "$6/meta.json"
+echo "manifest of $4: ${tasks}"
+"""
+
+
+@pytest.fixture
+def mine(recipe):
+    """A corpus of one's own: a clip with an asr and an st row, and a way to run stages on it."""
+    folder = recipe / "data/mine"
+    rows = ("clip-asr asr de hallo\n", "clip-st-en st en hello\n")
+    soundfile.write(recipe / "clip.wav", np.zeros(8000), 16000)
+    for name in ("train", "dev"):
+        (folder / name).mkdir(parents=True)
+        for number, file in ((1, "utt2task"), (2, "utt2tgt"), (3, "text")):
+            lines = (f"{row.split()[0]} {row.split()[number]}\n" for row in rows)
+            (folder / name / file).write_text("".join(lines))
+        for value, file in (("clip.wav", "wav.scp"), ("anna", "utt2spk"), ("de", "utt2lang")):
+            lines = (f"{row.split()[0]} {value}\n" for row in rows)
+            (folder / name / file).write_text("".join(lines))
+        (folder / name / "transcript").write_text("clip-st-en hallo\n")
+    python = recipe / "python"
+    python.write_text(FAKE_PYTHON)
+    python.chmod(0o755)
+
+    def stages(first, last, *more):
+        common = ("--corpora=mine", "--model=toy", f"--python={python}", "--skip_stages=5")
+        where = (f"--stage={first}", f"--stop_stage={last}")
+        return run(recipe, "./run.sh", *common, *where, *more)
+
+    return stages
+
+
+def manifests(result) -> list[str]:
+    return re.findall(r"^manifest of (\S+): ", result.stdout, re.M)
+
+
+def test_mt_rows_are_made_where_the_corpus_has_none(recipe, mine):
+    result = mine(3, 10)
+    assert result.returncode == 0, result.stderr
+    made = recipe / "dump/raw/mt/mine_train"
+    assert (made / "source").read_text() == "mt-clip-st-en hallo\n"
+    assert (made / "text").read_text() == "mt-clip-st-en hello\n"
+    sets = [f"dump/raw/{name}" for name in ("mine_train", "mt/mine_train", "mine_dev")]
+    assert manifests(result) == sets
+    assert manifests(mine(10, 10)) == sets  # a stage run alone later finds them, too
+    result = mine(11, 11)
+    assert "no training set has rows" not in result.stderr  # though no dev set has rows of mt
+    assert "Phase 1 started" in result.stdout
+    config = (recipe / "exp/mine_toy/part/phase1/config.yaml").read_text()
+    assert "- exp/part_stats_toy/mt/mine_train\n" in config
+    # A transcript taken away takes its rows along.
+    (recipe / "data/mine/train/transcript").unlink()
+    assert manifests(mine(3, 10)) == [sets[0], sets[2]]
+
+
+def test_mt_rows_are_not_made_beside_those_of_the_corpus(recipe, mine):
+    mine(3, 4)
+    text = recipe / "data/mine/train_text"
+    text.mkdir()
+    values = {"source": "ja", "text": "yes", "utt2task": "mt", "utt2lang": "de", "utt2tgt": "en"}
+    for name, value in values.items():
+        (text / name).write_text(f"line1\t{value}\n")
+    result = mine(3, 10)
+    assert result.returncode == 0, result.stderr
+    names = ("mine_train", "mine_train_text", "mine_dev")
+    assert manifests(result) == [f"dump/raw/{name}" for name in names]
+    assert "prepare mt" not in result.stdout and "There are no mt rows" not in result.stdout
+
+
+def test_a_task_without_rows_shows_before_phase_1(recipe, mine):
+    (recipe / "data/mine/train/transcript").unlink()
+    result = mine(3, 11)
+    assert result.returncode == 1
+    assert "There are no mt rows, nor st rows with a transcript" in result.stdout
+    assert "error: phase 3 trains on asr st mt, but no training set has rows of mt" in result.stderr
+    assert "(found: asr st)" in result.stderr and "--curriculum part_no_text" in result.stderr
+    assert "Phase 1 started" not in result.stdout
+    for words in (["--curriculum=part_no_text"], ["--phase=1"]):
+        result = mine(11, 11, *words)
+        assert "no training set has rows" not in result.stderr
+        assert "Phase 1 started" in result.stdout
+    result = mine(11, 11, "--curriculum=finetune", "--part_args=tasks=[asr] task_shares=null")
+    assert "no training set has rows" not in result.stderr
+    assert "Phase 3 started" in result.stdout
 
 
 # ----- small helpers -----

@@ -1,4 +1,4 @@
-"""Prepares data folders: speed-perturbed copies (stage 2), format (stage 3), filter (stage 4)."""
+"""Prepares data folders: speed-perturbed copies (stage 2), format (3), filter, mt rows (both 4)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ EXAMPLES = """examples:
       --min_sec 0.1 --max_sec 30
   python -m espnet_part.bin.prepare speed --data_dir data/train --out data/train_sp \\
       --factors 0.9 1.1
+  python -m espnet_part.bin.prepare mt --data_dir dump/raw/train --out dump/raw/mt/train
 
 Rows with bad audio are skipped, counted, and listed in <out>/skipped.tsv. The input is never
 changed. A run that was killed goes on where it was; one whose input has not changed does nothing.
@@ -32,6 +33,9 @@ _SPEED = """Writes a data folder that holds another one and copies of it at othe
 
 Not needed as a rule: training perturbs speed on the fly, without copies."""
 
+_MT = """Writes a text folder with an mt row (text to text) for each st row that has a transcript:
+source is the transcript, target the translation. St rows without a transcript are left out."""
+
 
 def get_parser() -> argparse.ArgumentParser:
     """The options of this command."""
@@ -42,14 +46,18 @@ def get_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=raw,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="format|filter|speed")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="format|filter|speed|mt"
+    )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--data_dir", required=True, help="data folder that is read")
     common.add_argument("--out", required=True, help="data folder that is written")
-    common.add_argument("--nj", type=int, default=4, help="threads (default: %(default)s)")
+    threads = argparse.ArgumentParser(add_help=False)
+    threads.add_argument("--nj", type=int, default=4, help="threads (default: %(default)s)")
+    audio = [common, threads]
 
     command = commands.add_parser(
-        "format", help="stage 3", parents=[common], description=_FORMAT, formatter_class=raw
+        "format", help="stage 3", parents=audio, description=_FORMAT, formatter_class=raw
     )
     command.add_argument(
         "--audio_format", choices=("flac", "wav"), help="write the audio anew (default: leave it)"
@@ -59,7 +67,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
 
     command = commands.add_parser(
-        "filter", help="stage 4", parents=[common], description=_FILTER, formatter_class=raw
+        "filter", help="stage 4", parents=audio, description=_FILTER, formatter_class=raw
     )
     command.add_argument(
         "--min_sec", type=float, default=0.1, help="shortest audio in seconds (%(default)s)"
@@ -72,13 +80,17 @@ def get_parser() -> argparse.ArgumentParser:
     )
 
     command = commands.add_parser(
-        "speed", help="stage 2", parents=[common], description=_SPEED, formatter_class=raw
+        "speed", help="stage 2", parents=audio, description=_SPEED, formatter_class=raw
     )
     command.add_argument(
         "--factors", type=float, nargs="+", required=True, help="speeds of the copies, e.g. 0.9 1.1"
     )
     command.add_argument(
         "--audio_format", choices=("flac", "wav"), default="flac", help="default: %(default)s"
+    )
+
+    commands.add_parser(
+        "mt", help="stage 4", parents=[common], description=_MT, formatter_class=raw
     )
     return parser
 
@@ -94,7 +106,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as err:
         print(f"error: {err}", file=sys.stderr)
         return 1
-    lines = [f"{args.out}: {result['kept']:,} of {result['rows']:,} rows of {args.data_dir}"]
+    kind = "st rows" if args.command == "mt" else "rows"
+    lines = [f"{args.out}: {result['kept']:,} of {result['rows']:,} {kind} of {args.data_dir}"]
     lines += [f"  skipped {rows:,}: {why}" for why, rows in sorted(result["skipped"].items())]
     if result["skipped"]:
         lines.append(f"  listed in {args.out}/skipped.tsv")
@@ -103,6 +116,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> dict:
+    if args.command == "mt":
+        from espnet_part.mt_rows import derive_mt
+
+        return derive_mt(args.data_dir, args.out)
     if args.nj < 1:
         raise ValueError(f"--nj: found {args.nj}, expected 1 or more")
     if args.command == "filter":

@@ -215,7 +215,19 @@ if runs 4; then
             --out "${data_feats}/${set}" --nj "${opt[nj]}" \
             --min_sec "${opt[min_wav_duration]}" --max_sec "${opt[max_wav_duration]}"
     done
+    # Where no training set has mt rows, those that st rows and their transcripts make will do.
+    if ! has_mt; then
+        for set in ${train_set}; do
+            [ -f "${data_feats}/${set}/transcript" ] || continue
+            ${python} -m espnet_part.bin.prepare mt --data_dir "${data_feats}/${set}" \
+                --out "${data_feats}/mt/${set}"
+        done
+        [ -n "$(derived_mt)" ] ||
+            log "There are no mt rows, nor st rows with a transcript to make some of; to train without them: --curriculum part_no_text"
+    fi
 fi
+# Once made, they are training sets as others are, in the later stages, too.
+train_set+=$(derived_mt)
 
 
 if runs 5; then
@@ -273,6 +285,14 @@ if runs 11; then
     # shellcheck disable=SC2086 # several keys
     more=$(${python} local/settings.py ${opt[part_config]:+--config "${opt[part_config]}"} -- ${opt[part_args]})
     [ -z "${more}" ] || mapfile -t -O "${#settings[@]}" settings <<< "${more}"
+    # A task without rows must not show up after the phases before.
+    pending=()
+    for phase in ${opt[phase]:-${phases}}; do
+        [ -f "${part_exp}/phase${phase}/.finished" ] || pending+=("${phase}")
+    done
+    [ "${#pending[@]}" -eq 0 ] || ${python} local/check_tasks.py --model "${model_config}" \
+        --curriculum "${opt[curriculum]}" --phases "${pending[@]}" \
+        --train "${manifests[@]}" --set "${settings[@]}"
     init=${pretrained}
     for phase in ${phases}; do
         dir=${part_exp}/phase${phase}

@@ -1,0 +1,65 @@
+"""Says before the first phase of a curriculum is trained that a later one lacks rows of a task.
+
+    python local/check_tasks.py --model toy --curriculum part --phases 1 2a 2b 3
+        --train exp/part_stats_toy/train --set max_steps=10
+
+Training itself would say so as well, after the phases before.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from espnet_part.curriculum import merge
+from espnet_part.schema import load_yaml
+
+HINTS = {
+    "mt": "stage 4 makes them of st rows that have a transcript, or add a text folder; to train "
+    "without them: --curriculum part_no_text, or another one whose tasks leave mt out",
+}
+HINT = "add such rows, or leave the task out of the curriculum's tasks and task_shares"
+
+
+def find_tasks(manifests: list[str]) -> set[str]:
+    """Tasks of which some manifest has rows.
+
+    Raises:
+        ValueError: A manifest's meta.json is missing or damaged.
+    """
+    # JSON is YAML, and load_yaml names what is damaged.
+    totals = [load_yaml(Path(folder) / "meta.json").get("totals") for folder in manifests]
+    return {name.split()[0] for total in totals for name in total or {}}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="name in conf/model, or a .yaml")
+    parser.add_argument("--curriculum", required=True, help="name in conf/curriculum")
+    parser.add_argument("--phases", nargs="*", default=[], help="those to be trained")
+    parser.add_argument("--train", nargs="+", required=True, help="manifests to train on")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="as for merge")
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)  # stage 11 merges each phase again, and says it then
+    try:
+        found = find_tasks(args.train)
+        for phase in args.phases:
+            config = merge(
+                "conf", args.model, args.curriculum, phase, args.train, [], settings=args.set
+            )
+            for task in config.tasks:
+                if task not in found:
+                    raise ValueError(
+                        f"phase {phase} trains on {' '.join(config.tasks)}, but no training set "
+                        f"has rows of {task} (found: {' '.join(sorted(found))}): "
+                        f"{HINTS.get(task, HINT)}"
+                    )
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
