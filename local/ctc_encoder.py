@@ -122,12 +122,16 @@ def batches(lengths: list[int], size: int, rng: np.random.Generator):
             yield [int(n) for n in groups[i]]
 
 
-def ctc_train(recipe: EncoderRecipe, rows: list[Row]) -> tuple[SpeechEncoder, nn.Linear, list[str]]:
+def ctc_train(
+    recipe: EncoderRecipe, rows: list[Row], start: Path | None = None
+) -> tuple[SpeechEncoder, nn.Linear, list[str]]:
     """Train encoder and CTC head.
 
     Args:
         recipe: sizes and schedule.
         rows: asr rows to train on.
+        start: folder with an `encoder` and a `ctc` to go on from; the recipe's
+            sizes do not count, and there is no dropout.
 
     Returns:
         Encoder in eval mode, head (D -> U), and the units; unit 0 is the blank.
@@ -138,10 +142,8 @@ def ctc_train(recipe: EncoderRecipe, rows: list[Row]) -> tuple[SpeechEncoder, nn
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     rows = choose(rows, recipe, rng)
-    units = ["<blank>", *sorted({unit for row in rows for unit in pieces(row.target)})]
+    encoder, head, units = begin(recipe, rows, start)
     number = {unit: i for i, unit in enumerate(units)}
-    encoder = build_tiny_encoder(recipe)
-    head = nn.Linear(encoder.output_size, len(units))
     parameters = [*encoder.parameters(), *head.parameters()]
     n_parameters = sum(p.numel() for p in parameters)
     print(f"encoder: {n_parameters / 1e6:.2f} M parameters, {len(units)} units, {len(rows)} clips")
@@ -186,6 +188,19 @@ def ctc_train(recipe: EncoderRecipe, rows: list[Row]) -> tuple[SpeechEncoder, nn
                 flush=True,
             )
     return encoder.eval(), head.eval(), units
+
+
+def begin(
+    recipe: EncoderRecipe, rows: list[Row], start: Path | None
+) -> tuple[SpeechEncoder, nn.Linear, list[str]]:
+    """An untrained encoder, or the one to go on from."""
+    if start is not None:
+        encoder = build_encoder("sensevoice", source=str(start / "encoder"))
+        head, units = load_ctc(start / "ctc")
+        return encoder, head.train(), units
+    units = ["<blank>", *sorted({unit for row in rows for unit in pieces(row.target)})]
+    encoder = build_tiny_encoder(recipe)
+    return encoder, nn.Linear(encoder.output_size, len(units)), units
 
 
 def choose(rows: list[Row], recipe: EncoderRecipe, rng: np.random.Generator) -> list[Row]:

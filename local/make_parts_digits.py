@@ -105,7 +105,7 @@ def make_llm(data: Path, out: Path, recipe: LLMRecipe, settings: dict) -> None:
     half = out / "llm.half"
     shutil.rmtree(half, ignore_errors=True)
     templates = yaml.safe_load(PROMPTS.read_text(encoding="utf-8"))
-    prompter = Prompter(make_tokenizer(token_words(), [], templates, recipe.vocabulary), templates)
+    prompter = Prompter(make_tokenizer(token_words(), templates), templates)
     rng = random.Random(f"{recipe.seed} llm")
 
     def draw(n: int, share: float) -> list[Line]:

@@ -67,7 +67,7 @@ def encoder_ctc(base: Path, data: Path) -> list[dict]:
 def translate(llm, prompter: Prompter, rows: list[Row]) -> list[str]:
     """The LLM's translation of the rows' transcripts, greedily."""
     prompts = [
-        prompter.prompt("mt", row.src, row.tgt, source_text=row.source).before for row in rows
+        list(prompter.prompt("mt", row.src, row.tgt, source_text=row.source).before) for row in rows
     ]
     pad, end = prompter.tokenizer.pad_token_id, prompter.end_token_ids[0]
     texts = []

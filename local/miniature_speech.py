@@ -20,7 +20,8 @@ from miniature_grammar import SPOKEN, Meaning, draw, say
 
 from espnet_part.audio import SAMPLE_RATE
 
-BASE_VOICES = ("", "m2", "m5", "f3")  # of the encoder's pre-training
+CLEAN_VOICES = ("", "m2", "m5", "f3")  # of the encoder's pre-training, first on clean speech,
+VARIED_VOICES = (*CLEAN_VOICES, "Alex", "Andy", "linda", "steph")  # then on more
 VOICES = ("m1", "m3", "m4", "m6", "m8", "f1", "f2", "f4")  # of PART's training, dev and test
 UNSEEN_VOICES = ("m7", "f5")  # languages in turn; only in `testvoice`
 
@@ -36,7 +37,8 @@ class Conditions:
     gain_db: tuple[float, float]
 
 
-BASE = Conditions(BASE_VOICES, (160, 180), (45, 55), (35.0, 45.0), (-3.0, 0.0))
+CLEAN = Conditions(CLEAN_VOICES, (160, 180), (45, 55), (35.0, 45.0), (-3.0, 0.0))
+VARIED = Conditions(VARIED_VOICES, (150, 190), (40, 60), (15.0, 40.0), (-15.0, 0.0))
 PART = Conditions(VOICES, (140, 200), (30, 70), (10.0, 30.0), (-15.0, 0.0))
 
 
@@ -52,9 +54,11 @@ class Clip:
 
 
 def conditions_of(split: str, language: str) -> Conditions:
-    """Voices and conditions of a split: base_train, base_dev, train, dev, test or testvoice."""
-    if split.startswith("base"):
-        return BASE
+    """Voices and conditions of a split: train, dev, test, testvoice, clean_* or varied_*."""
+    if split.startswith("clean"):
+        return CLEAN
+    if split.startswith("varied"):
+        return VARIED
     if split == "testvoice":
         voice = UNSEEN_VOICES[SPOKEN.index(language) % len(UNSEEN_VOICES)]
         return Conditions((voice,), PART.words_per_minute, PART.pitch, PART.snr_db, PART.gain_db)
@@ -73,7 +77,7 @@ def plan(split: str, language: str, n: int, folder: Path, seed: int) -> list[Cli
         folder: where `<split>/<clip>.flac` will be.
         seed: makes the choice.
     """
-    pairs = {"base_train": "train", "base_dev": "dev", "testvoice": "test"}.get(split, split)
+    pairs = "test" if split == "testvoice" else split.rpartition("_")[2]
     same = f" {language}" if pairs == "train" else ""
     rng = random.Random(f"{seed} {pairs if pairs != 'train' else split}{same}")
     meanings = list(itertools.islice(draw(pairs, rng, set()), n))

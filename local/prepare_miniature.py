@@ -164,7 +164,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, help="result, e.g. data/miniature")
-    parser.add_argument("--base", action="store_true", help="speech of the encoder's pre-training")
+    parser.add_argument("--base", choices=["clean", "varied"], help="the encoder's pre-training")
     parser.add_argument("--n_train", type=int, default=900, help="training clips per language")
     parser.add_argument("--n_dev", type=int, default=24)
     parser.add_argument("--n_test", type=int, default=60)
@@ -175,7 +175,7 @@ def main() -> None:
     sizes = {"train": args.n_train, "dev": args.n_dev, "test": args.n_test}
     sizes["testvoice"] = args.n_test
     if args.base:
-        sizes = {"base_train": args.n_train, "base_dev": args.n_dev}
+        sizes = {f"{args.base}_train": args.n_train, f"{args.base}_dev": args.n_dev}
     try:
         prepare(args.out, sizes, 0 if args.base else args.n_text, args.seed, args.nj)
     except ValueError as error:

@@ -20,25 +20,21 @@ CHATML = (
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
-def make_tokenizer(words: Iterable[str], texts: Iterable[str], templates: dict, vocabulary: int):
-    """Make a byte-level tokenizer with a chat template, where each of some words is one token.
+def make_tokenizer(words: Iterable[str], templates: dict):
+    """Make a byte-level BPE tokenizer with a chat template, where each of some words is one token.
 
     Args:
-        words: with the space before them, where there is one. No token ever spans two of them.
-        texts: give pieces for other text, as many as fit; what is left falls apart into bytes.
+        words: with the space before them, where there is one. No token ever spans two of them;
+            other text falls apart into pieces of words and bytes.
         templates: conf/prompts.yaml, whose words become tokens, too.
-        vocabulary: most tokens, special tokens included.
 
     Returns:
-        A transformers tokenizer.
-
-    Raises:
-        ValueError: more words than the vocabulary holds.
+        A transformers tokenizer. Its model is plain BPE, since AutoTokenizer makes a
+        Qwen2Tokenizer of whatever lies beside a Qwen2, by its vocabulary and merges alone.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    split = pre_tokenizers.ByteLevel(add_prefix_space=False)
     names = LANGUAGES.values()
     prompts = [
         form.format(src=a, tgt=b)
@@ -47,30 +43,27 @@ def make_tokenizer(words: Iterable[str], texts: Iterable[str], templates: dict, 
         for a in names
         for b in names
     ]
-    alphabet = sorted(split.alphabet())
-    whole = {part: None for text in [*words, *prompts, "user\n", "assistant\n"]
-             for part, _ in split.pre_tokenize_str(text)}  # fmt: skip
-    known = list(dict.fromkeys([*alphabet, *whole]))
-    if len(SPECIAL) + len(known) > vocabulary:
-        raise ValueError(f"{len(known)} words and bytes do not fit {vocabulary} tokens")
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = split
-    bpe.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False),
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    split, join = bpe.pre_tokenizer, bpe.decoder
+    parts = {
+        part
+        for text in [*words, *prompts, "user\n", "assistant\n"]
+        for part, _ in split.pre_tokenize_str(text)
+    }
+    trainer = trainers.BpeTrainer(
+        vocab_size=1 << 20,  # merging ends when each word is one token
+        min_frequency=1,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
     )
-    merged = sorted(bpe.get_vocab().items(), key=lambda item: item[1])
-    pieces = list(dict.fromkeys([*known, *(piece for piece, _ in merged)]))
-    pieces = pieces[: vocabulary - len(SPECIAL)]
-    # The likeliest cut has the fewest pieces, and bytes only where nothing else fits.
-    scores = [(piece, -20.0 if len(piece) == 1 else -10.0) for piece in pieces]
-    unigram = Tokenizer(models.Unigram([(name, 0.0) for name in SPECIAL] + scores))
-    unigram.pre_tokenizer = split
-    unigram.decoder = decoders.ByteLevel()
+    # A list: what asks `bpe` for anything while it trains waits for ever.
+    bpe.train_from_iterator([join.decode([part]) for part in sorted(parts)], trainer)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=unigram, eos_token="<|im_end|>", pad_token="<|endoftext|>",
-        additional_special_tokens=["<|im_start|>"],
-    )  # fmt: skip
+        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
     tokenizer.chat_template = CHATML
     return tokenizer
 

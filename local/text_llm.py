@@ -29,7 +29,6 @@ class LLMRecipe:
     heads: int = 8  # copying takes many: with 4 heads and 2 of keys it is learned half as fast
     kv_heads: int = 8
     ffn: int = 384
-    vocabulary: int = 800
     steps: int = 900
     clean: float = 0.2  # until then (share of the steps) nothing is stretched,
     full: float = 0.5  # from then on all of it as far as speech is

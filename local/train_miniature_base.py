@@ -3,8 +3,11 @@
 Those in local/miniature_base were made by
 
     cd egs2/part_multilingual/s2t1
-    python local/prepare_miniature.py data/miniature_base --base --n_train 1000 --seed 1
-    python local/train_miniature_base.py encoder --data data/miniature_base
+    make_speech="python local/prepare_miniature.py --seed 1"
+    $make_speech data/miniature_clean --base clean --n_train 1000
+    $make_speech data/miniature_varied --base varied --n_train 1500
+    python local/train_miniature_base.py encoder --data data/miniature_clean --out exp/clean
+    python local/train_miniature_base.py encoder --data data/miniature_varied --start exp/clean
     python local/train_miniature_base.py llm --real_text TATOEBA
 
     OUT/encoder     SAN-M encoder, trained with CTC in other voices and conditions than PART's data
@@ -12,7 +15,7 @@ Those in local/miniature_base were made by
     OUT/llm         Qwen2 and its tokenizer, trained on text alone
 
 TATOEBA is a folder of short parallel sentences (tatoeba.<xxx>-eng.<xxx> and .eng, CC BY 2.0 FR, as
-in facebookresearch/LASER data/tatoeba/v1). Weights are saved in 16 bits. Each part takes one core.
+in facebookresearch/LASER data/tatoeba/v1). Weights are saved in 16 bits.
 """
 
 import argparse
@@ -30,6 +33,7 @@ from miniature_grammar import DIRECTIONS, SPOKEN, draw, say
 from miniature_text import Text, read_real, words
 from text_lines import make_tokenizer
 from text_llm import LLMRecipe, train_llm
+from transformers import AutoModelForCausalLM
 
 from espnet_part.pairs import Pair
 from espnet_part.prompt import Prompter
@@ -37,12 +41,13 @@ from espnet_part.scoring import score
 
 ROOT = Path(__file__).resolve().parent.parent
 ENCODER = EncoderRecipe(clips=10**9, steps=2500, batch=24, warmup=200, augment_from=600, seed=0)
+GOING_ON = dataclasses.replace(ENCODER, steps=2800, lr=1.5e-3, augment_from=0)
 LLM = LLMRecipe(
-    layers=4, width=160, heads=8, kv_heads=8, ffn=448, vocabulary=4096, steps=4000, batch=48,
-    clean=0.25, full=0.5, lr=2e-3, warmup=100, seed=0,
+    layers=4, width=160, heads=8, kv_heads=8, ffn=448, steps=2200, batch=48, clean=0.2, full=0.45,
+    lr=2e-3, warmup=100, seed=0,
 )  # fmt: skip
 MEANINGS = 12000  # of the LLM's text
-REAL_SHARE = 0.15
+REAL_SHARE = 0.1
 
 
 def ctc_error(encoder, head, units, folder: Path) -> dict[str, float]:
@@ -57,9 +62,11 @@ def ctc_error(encoder, head, units, folder: Path) -> dict[str, float]:
     return errors
 
 
-def train_encoder(data: Path, recipe: EncoderRecipe, check: list[Path], out: Path) -> None:
+def train_encoder(
+    data: Path, recipe: EncoderRecipe, start: Path | None, check: list[Path], out: Path
+) -> None:
     """Train the encoder and its CTC head, say how well they do on some dev sets, save them."""
-    encoder, head, units = ctc_train(recipe, list(asr_rows(data / "train")))
+    encoder, head, units = ctc_train(recipe, list(asr_rows(data / "train")), start)
     report = {}
     for folder in check:
         errors = ctc_error(encoder, head, units, folder)
@@ -86,8 +93,7 @@ def train_text(recipe: LLMRecipe, real_text: Path | None, out: Path) -> None:
     real = read_real(real_text) if real_text else []
     print(f"llm: {len(real)} real pairs", flush=True)
     meanings = text_meanings()
-    texts = [text for _, source, _, target in real for text in (source, target)]
-    tokenizer = make_tokenizer(words(meanings[:3000]), texts, templates, recipe.vocabulary)
+    tokenizer = make_tokenizer(words(meanings[:3000]), templates)
     text = Text(Prompter(tokenizer, templates), meanings, real, REAL_SHARE, recipe.seed)
     dev = list(itertools.islice(draw("dev", random.Random("llm dev"), set()), 12))
     test = Text(text.prompter, meanings, [], 0.0, recipe.seed + 1)
@@ -98,6 +104,7 @@ def train_text(recipe: LLMRecipe, real_text: Path | None, out: Path) -> None:
         for src, tgt in pairs
     ]
     score = train_llm(recipe, tokenizer, text.draw, held_out, out / "llm")
+    AutoModelForCausalLM.from_pretrained(out / "llm").half().save_pretrained(out / "llm")
     made = {"recipe": dataclasses.asdict(recipe), "real_pairs": len(real), "exact_match": score}
     (out / "llm.made.json").write_text(json.dumps(made, indent=1) + "\n")
 
@@ -109,18 +116,21 @@ def main() -> None:
     )
     parser.add_argument("part", choices=["encoder", "llm"])
     parser.add_argument("--out", type=Path, default=ROOT / "local" / "miniature_base")
-    parser.add_argument("--data", type=Path, default=Path("data/miniature_base"))
+    parser.add_argument("--data", type=Path, help="speech of the encoder's pre-training")
+    parser.add_argument("--start", type=Path, help="go on from the encoder and ctc in this folder")
     parser.add_argument("--check", type=Path, nargs="*", default=[], help="more dev folders")
     parser.add_argument("--real_text", type=Path, help="folder of Tatoeba pairs")
     parser.add_argument("--steps", type=int, help="other than the recipe's")
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     changed = {"steps": args.steps} if args.steps else {}
     args.out.mkdir(parents=True, exist_ok=True)
     try:
         if args.part == "encoder":
-            recipe = dataclasses.replace(ENCODER, **changed)
-            train_encoder(args.data, recipe, [args.data / "dev", *args.check], args.out)
+            recipe = dataclasses.replace(GOING_ON if args.start else ENCODER, **changed)
+            check = [args.data / "dev", *args.check]
+            train_encoder(args.data, recipe, args.start, check, args.out)
         else:
             train_text(dataclasses.replace(LLM, **changed), args.real_text, args.out)
     except ValueError as error:

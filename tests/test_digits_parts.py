@@ -31,9 +31,7 @@ TINY = dict(layers=2, width=16, heads=2, ffn=16, steps=2, batch=2, warmup=1)
 
 @pytest.fixture(scope="module")
 def prompter():
-    return Prompter(
-        text_lines.make_tokenizer(digits_rows.token_words(), [], TEMPLATES, 800), TEMPLATES
-    )
+    return Prompter(text_lines.make_tokenizer(digits_rows.token_words(), TEMPLATES), TEMPLATES)
 
 
 @pytest.fixture(scope="module")

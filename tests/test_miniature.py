@@ -11,21 +11,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig, AutoTokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "local"))
 
+import make_parts_miniature  # noqa: E402
 import miniature_grammar as grammar  # noqa: E402
 import miniature_speech as speech  # noqa: E402
 import miniature_text as text  # noqa: E402
 import prepare_miniature  # noqa: E402
 import train_miniature_base  # noqa: E402
+from ctc_encoder import load_ctc  # noqa: E402
 from espeak import VOICES, Espeak, Manner  # noqa: E402
 
 from espnet_part.datadir import iter_rows  # noqa: E402
+from espnet_part.encoder import build_encoder  # noqa: E402
 from espnet_part.prompt import LANGUAGES  # noqa: E402
+from espnet_part.results import load_rows  # noqa: E402
 
 ALL = (*grammar.SPOKEN, *grammar.ILL_RESOURCED)
+BASE = ROOT / "local/miniature_base"
 SIZES = {"train": 6, "dev": 3, "test": 4, "testvoice": 4}
 
 
@@ -156,8 +164,8 @@ def test_held_out_by_the_files(data):
 
 def test_held_out_of_the_base_models():
     """What the committed encoder heard and the committed LLM read."""
-    said = [c.meaning for lang in grammar.SPOKEN
-            for c in speech.plan("base_train", lang, 1000, Path("."), 1)]  # fmt: skip
+    said = [c.meaning for kind, n in (("clean", 1000), ("varied", 1500)) for lang in grammar.SPOKEN
+            for c in speech.plan(f"{kind}_train", lang, n, Path("."), 1)]  # fmt: skip
     for meaning in said + train_miniature_base.text_meanings():
         assert grammar.belongs(meaning, "train")
 
@@ -208,8 +216,8 @@ def test_a_voice_per_language_is_never_trained_on(data):
         for split in ("test", "testvoice")
     )
     assert len(unseen) == 10 and not unseen & heard and not unseen & known
-    assert set(speech.UNSEEN_VOICES).isdisjoint({*speech.VOICES, *speech.BASE_VOICES})
-    assert set(speech.VOICES).isdisjoint(speech.BASE_VOICES) and len(speech.VOICES) == 8
+    assert set(speech.UNSEEN_VOICES).isdisjoint({*speech.VOICES, *speech.VARIED_VOICES})
+    assert set(speech.VOICES).isdisjoint(speech.VARIED_VOICES) and len(speech.VOICES) == 8
 
 
 def test_test_sentences_are_parallel(data):
@@ -281,4 +289,55 @@ def test_without_espeak(monkeypatch):
 def test_noise_has_the_ratio_asked_for():
     rng = np.random.default_rng(0)
     assert np.mean(speech.noise(5000, rng) ** 2) == pytest.approx(1.0)
-    assert speech.PART.snr_db[0] < speech.BASE.snr_db[0]
+    assert speech.PART.snr_db[0] < speech.VARIED.snr_db[0] < speech.CLEAN.snr_db[0]
+
+
+# ----- base models -----
+
+
+def test_base_models_are_small_and_whole():
+    """In the form in which real ones are loaded; of 16 bits, and deep enough for "last:3"."""
+    files = [p for p in BASE.rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < 10e6
+    for part in ("encoder", "llm"):
+        with safe_open(BASE / part / "model.safetensors", "pt") as weights:
+            assert {str(weights.get_slice(name).get_dtype()) for name in weights.keys()} == {"F16"}
+    encoder = build_encoder("sensevoice", source=str(BASE / "encoder"))
+    assert len(encoder.layers) >= 10 and encoder.weight_dtype == torch.float32
+    head, units = load_ctc(BASE / "ctc")
+    assert head.out_features == len(units) and head.in_features == encoder.output_size
+    assert AutoConfig.from_pretrained(BASE / "llm").model_type == "qwen2"
+
+
+def test_a_word_is_a_token():
+    tokenizer = AutoTokenizer.from_pretrained(BASE / "llm")
+    for language in ALL:
+        for meaning in some("train", 20):
+            sentence = grammar.say(meaning, language)
+            ids = tokenizer(sentence).input_ids
+            assert tokenizer.decode(ids) == sentence
+            if language not in text.UNSPACED and "'" not in sentence and "-" not in sentence:
+                assert len(ids) == len(sentence.split()), sentence
+
+
+def test_references(data, tmp_path, capsys):
+    """Of every test set: the floor is far off, and what the base models know is near."""
+    make_parts_miniature.make_references(data, tmp_path)
+    rows = load_rows(tmp_path / "references.json")
+    values = {}
+    for row in rows:
+        if row["metric"] in ("wer", "cer", "bleu"):
+            values.setdefault((row["curriculum"], row["task"]), []).append(row["value"])
+    assert {key: len(found) for key, found in values.items()} == {
+        ("floor", "asr"): 20,
+        ("floor", "st"): 26,
+        ("encoder_ctc", "asr"): 20,
+        ("llm_text", "st"): 26,
+    }
+    means = {key: np.mean(found) for key, found in values.items()}
+    assert means["floor", "asr"] > 50 > 30 > means["encoder_ctc", "asr"] > 2
+    assert means["floor", "st"] < 40 < 85 < means["llm_text", "st"]
+    make_parts_miniature.make_references(data, tmp_path)
+    assert "is made" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="prepared.json is missing; stage 1 makes it"):
+        make_parts_miniature.make_references(tmp_path, tmp_path)

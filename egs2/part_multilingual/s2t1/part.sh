@@ -48,7 +48,7 @@ option_list=(
     "pretrained_model||What the first phase starts from: a pack (zip, folder, hub id) or a checkpoint (.pth)"
     "# Decoding and scoring"
     "decode_phases|all|Phases to decode: all, last, or a list, e.g. \"1 3\""
-    "inference_config|conf/decode/greedy.yaml|YAML of decoding options"
+    "inference_config||YAML of decoding options; default: conf/decode/<first corpus>.yaml where there is one, else greedy.yaml"
     "inference_args||Options for espnet_part.bin.inference, e.g. \"--lid none\""
     "inference_tag||Name of the decode folder; default: from config, arguments and model"
     "inference_model|latest.pth|Checkpoint to decode and pack, e.g. valid.acc.best.pth"
@@ -91,6 +91,11 @@ model_config=conf/model/${model}.yaml
 [ -f "conf/curriculum/${opt[curriculum]}.yaml" ] ||
     die "conf/curriculum/${opt[curriculum]}.yaml is missing: name a curriculum by --curriculum; there are: $(list_yamls conf/curriculum)"
 [ -z "${opt[part_config]}" ] || [ -f "${opt[part_config]}" ] || die "--part_config ${opt[part_config]}: no such file"
+if [ -z "${opt[inference_config]}" ]; then
+    opt[inference_config]=conf/decode/${opt[corpora]%% *}.yaml
+    [ -f "${opt[inference_config]}" ] || opt[inference_config]=conf/decode/greedy.yaml
+    opt_default[inference_config]=${opt[inference_config]}
+fi
 [ -f "${opt[inference_config]}" ] || die "--inference_config ${opt[inference_config]}: no such file"
 
 data_feats=${opt[dumpdir]}/raw
