@@ -97,6 +97,10 @@ class TransformerLayer(nn.Module):
         self.ffn_in = nn.Linear(size, ffn)
         self.ffn_out = nn.Linear(ffn, size)
         self.dropout = nn.Dropout(dropout)
+        # A new layer begins by adding nothing: the CNN in front of it learns first.
+        for last in (self.attention_out, self.ffn_out):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def forward(self, x_BTH: Tensor, mask_B11T: Tensor) -> Tensor:
         """(B, T, H) to the same, attending to the frames where `mask_B11T` is true."""
@@ -173,6 +177,22 @@ def build_adapter(
     if kind == "stack_mlp":
         return StackMLPAdapter(input_size, output_size, stride, ffn, dropout)
     raise ValueError(f"adapter.kind: found {kind!r}, expected one of {' '.join(KINDS)}")
+
+
+@torch.no_grad()
+def match_scale(adapter: nn.Module, embeddings_VH: Tensor) -> None:
+    """Starts an adapter's output at the size of the LLM's own embeddings.
+
+    A layer norm gives values of size 1, ten to fifty times those of an embedding table; beside them
+    what the LLM's layers add to the residual stream at speech positions is next to nothing.
+
+    Args:
+        adapter: One whose last module is a norm is scaled; others are left as they are.
+        embeddings_VH: The LLM's embedding table.
+    """
+    norm = getattr(adapter, "norm", None)
+    if isinstance(adapter, ConvTransformerAdapter) and isinstance(norm, nn.LayerNorm):
+        norm.weight.fill_(embeddings_VH.detach().float().square().mean().sqrt().item())
 
 
 def _valid(lengths_B: Tensor, frames: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from espnet_part.adapter import build_adapter
+from espnet_part.adapter import build_adapter, match_scale
 from espnet_part.augment import SpecAugment
 from espnet_part.config import Config, ModelConfig
 from espnet_part.encoder import build_encoder
@@ -57,6 +57,7 @@ def build_parts(parts: ModelConfig, prompter: Prompter | None) -> PARTModel:
     adapter = build_adapter(
         input_size=encoder.output_size, output_size=llm.config.hidden_size, **adapter_values
     )
+    match_scale(adapter, llm.get_input_embeddings().weight)
     return PARTModel(
         encoder,
         adapter,

@@ -67,6 +67,13 @@ def build_llm(recipe: LLMRecipe, tokenizer):
     return Qwen2ForCausalLM(config)
 
 
+def load_llm(folder: Path):
+    """Load an LLM in 32 bits."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
 def embed(llm, ids_BL, soft_BL, noise: float, generator) -> torch.Tensor:
     """Embed rows; in the place of speech embeddings run into each other, with noise over all.
 
@@ -119,6 +126,7 @@ def train_llm(
     draw: Callable[[int, float], list[Line]],
     held_out: list[Line],
     out: Path,
+    start: Path | None = None,
 ) -> float:
     """Train an LLM, and save it and its tokenizer in Hugging Face's folder form.
 
@@ -128,13 +136,14 @@ def train_llm(
         draw: gives so many lines for the next update, stretched to so large a share (0 to 1).
         held_out: lines kept out of training, scored at the end.
         out: folder.
+        start: folder of an LLM to go on from, made with the same tokenizer.
 
     Returns:
         Exact matches on held-out lines in per cent.
     """
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
-    llm = build_llm(recipe, tokenizer)
+    llm = build_llm(recipe, tokenizer) if start is None else load_llm(start)
     n_parameters = sum(p.numel() for p in llm.parameters())
     print(f"llm: {n_parameters / 1e6:.2f} M parameters, {len(tokenizer)} tokens")
     optimizer = torch.optim.AdamW(

@@ -8,7 +8,8 @@ Those in local/miniature_base were made by
     $make_speech data/miniature_varied --base varied --n_train 1500
     python local/train_miniature_base.py encoder --data data/miniature_clean --out exp/clean
     python local/train_miniature_base.py encoder --data data/miniature_varied --start exp/clean
-    python local/train_miniature_base.py llm --real_text TATOEBA
+    python local/train_miniature_base.py llm --real_text TATOEBA --out exp/llm
+    python local/train_miniature_base.py llm --real_text TATOEBA --start exp/llm
 
     OUT/encoder     SAN-M encoder, trained with CTC in other voices and conditions than PART's data
     OUT/ctc         its CTC head and units: for the encoder's own error, not used by PART
@@ -46,6 +47,7 @@ LLM = LLMRecipe(
     layers=4, width=160, heads=8, kv_heads=8, ffn=448, steps=2200, batch=48, clean=0.2, full=0.45,
     lr=2e-3, warmup=100, seed=0,
 )  # fmt: skip
+LLM_GOING_ON = dataclasses.replace(LLM, steps=900, lr=1e-3, clean=0.0, full=0.01, seed=1)
 MEANINGS = 12000  # of the LLM's text
 REAL_SHARE = 0.1
 
@@ -87,7 +89,7 @@ def text_meanings() -> list:
     return list(itertools.islice(draw("train", random.Random("llm text"), set()), MEANINGS))
 
 
-def train_text(recipe: LLMRecipe, real_text: Path | None, out: Path) -> None:
+def train_text(recipe: LLMRecipe, real_text: Path | None, start: Path | None, out: Path) -> None:
     """Train the LLM and its tokenizer, save them."""
     templates = yaml.safe_load((ROOT / "conf/prompts.yaml").read_text(encoding="utf-8"))
     real = read_real(real_text) if real_text else []
@@ -103,7 +105,8 @@ def train_text(recipe: LLMRecipe, real_text: Path | None, out: Path) -> None:
         for task, pairs in (("asr", [(lang, lang) for lang in SPOKEN]), ("st", DIRECTIONS))
         for src, tgt in pairs
     ]
-    score = train_llm(recipe, tokenizer, text.draw, held_out, out / "llm")
+    before = start / "llm" if start else None
+    score = train_llm(recipe, tokenizer, text.draw, held_out, out / "llm", before)
     AutoModelForCausalLM.from_pretrained(out / "llm").half().save_pretrained(out / "llm")
     made = {"recipe": dataclasses.asdict(recipe), "real_pairs": len(real), "exact_match": score}
     (out / "llm.made.json").write_text(json.dumps(made, indent=1) + "\n")
@@ -117,7 +120,7 @@ def main() -> None:
     parser.add_argument("part", choices=["encoder", "llm"])
     parser.add_argument("--out", type=Path, default=ROOT / "local" / "miniature_base")
     parser.add_argument("--data", type=Path, help="speech of the encoder's pre-training")
-    parser.add_argument("--start", type=Path, help="go on from the encoder and ctc in this folder")
+    parser.add_argument("--start", type=Path, help="go on from what is in this folder")
     parser.add_argument("--check", type=Path, nargs="*", default=[], help="more dev folders")
     parser.add_argument("--real_text", type=Path, help="folder of Tatoeba pairs")
     parser.add_argument("--steps", type=int, help="other than the recipe's")
@@ -132,7 +135,8 @@ def main() -> None:
             check = [args.data / "dev", *args.check]
             train_encoder(args.data, recipe, args.start, check, args.out)
         else:
-            train_text(dataclasses.replace(LLM, **changed), args.real_text, args.out)
+            recipe = dataclasses.replace(LLM_GOING_ON if args.start else LLM, **changed)
+            train_text(recipe, args.real_text, args.start, args.out)
     except ValueError as error:
         sys.exit(f"{parser.prog}: error: {error}")
 
