@@ -165,9 +165,12 @@ def make_references(data: Path, out: Path, base: Path = BASE) -> None:
         start = time.monotonic()
         rows = make()
         results += rows
-        values = [row["value"] for row in rows if row["metric"] in ("wer", "cer", "bleu")]
-        mean, sec = sum(values) / len(values), time.monotonic() - start
-        print(f"references: {what}: mean {mean:.2f}, {sec:.0f} s", flush=True)
+        means = []
+        for name, metrics in (("error %", ("wer", "cer")), ("BLEU", ("bleu",))):
+            values = [row["value"] for row in rows if row["metric"] in metrics]
+            means += [f"{name} {sum(values) / len(values):.2f}"] if values else []
+        sec = time.monotonic() - start
+        print(f"references: {what}: mean {', '.join(means)}, {sec:.0f} s", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"digest": wanted, "results": results}, indent=1) + "\n")
 
