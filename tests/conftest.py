@@ -87,13 +87,17 @@ def config_values(parts, prompts):
 @pytest.fixture(scope="session")
 def make_model(config_values):
     """``make_model(**changes)``: a tiny PARTModel, seeded."""
+    from core_helpers import wake
+
     from espnet_part.build import build_model
     from espnet_part.config import Config
     from espnet_part.schema import from_dict
 
     def make(seed: int = 0, **changes):
         torch.manual_seed(seed)
-        return build_model(from_dict(Config, config_values(**changes)))
+        model = build_model(from_dict(Config, config_values(**changes)))
+        wake(model.adapter)
+        return model
 
     return make
 

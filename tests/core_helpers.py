@@ -23,6 +23,13 @@ CONFORMER = dict(
 )
 
 
+def wake(adapter) -> None:
+    """Makes the transformer layers of a new adapter do something: they begin by adding nothing."""
+    for layer in getattr(adapter, "layers", ()):
+        for last in (layer.attention_out, layer.ffn_out):
+            torch.nn.init.normal_(last.weight, std=last.in_features**-0.5)
+
+
 def make_loop(model, values: dict, folder) -> Loop:
     """A loop whose `_update` the test feeds by hand; the policy must have been applied."""
     config = from_dict(Config, values)

@@ -1,15 +1,19 @@
 import pytest
 import torch
+from core_helpers import wake
 
-from espnet_part.adapter import build_adapter
+from espnet_part.adapter import build_adapter, match_scale
 
 SIZES = dict(input_size=6, output_size=16, kernel=3, layers=2, heads=4, ffn=24, dropout=0.0)
 KINDS = ["conv_transformer", "stack_mlp"]
 
 
 def make(kind: str, stride: int = 2, **changes):
+    """An adapter whose transformer layers do something, as new ones do not."""
     torch.manual_seed(0)
-    return build_adapter(kind, **{**SIZES, "stride": stride, **changes}).eval()
+    adapter = build_adapter(kind, **{**SIZES, "stride": stride, **changes}).eval()
+    wake(adapter)
+    return adapter
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 4, 5])
@@ -89,3 +93,28 @@ def test_values_that_do_not_go_together(changes, message):
     values = {"kind": "conv_transformer", "stride": 2, **SIZES, **changes}
     with pytest.raises(ValueError, match=message):
         build_adapter(**values)
+
+
+def test_a_new_adapter_begins_with_its_cnn():
+    """Its transformer layers add nothing yet, but learn from the first update on."""
+    torch.manual_seed(0)
+    adapter = build_adapter("conv_transformer", **{**SIZES, "stride": 1})
+    frames = torch.randn(1, 7, 6)
+    out, _ = adapter(frames, torch.tensor([7]))
+    inner = torch.nn.functional.gelu(adapter.conv(frames.mT)).mT
+    plain = adapter.norm(adapter.out(inner))
+    torch.testing.assert_close(out, plain)
+    out.square().sum().backward()
+    assert all(bool(layer.ffn_out.weight.grad.any()) for layer in adapter.layers)
+
+
+def test_a_new_adapter_speaks_as_loud_as_the_llm():
+    table = 0.02 * torch.randn(50, 16)
+    adapter = build_adapter("conv_transformer", **{**SIZES, "stride": 1})
+    match_scale(adapter, table)
+    out, _ = adapter(torch.randn(1, 40, 6), torch.tensor([40]))
+    assert out.square().mean().sqrt().item() == pytest.approx(0.02, rel=0.1)
+    other = build_adapter("stack_mlp", **{**SIZES, "stride": 1})
+    before = other.norm.weight.clone()
+    match_scale(other, table)
+    assert torch.equal(before, other.norm.weight)
