@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The first quarter of an hour: all stages of the recipe on the embedded miniature, told as they go,
+# What a new user sees first: all stages of the recipe on the embedded miniature, told as they go,
 # then a page with what came out. `make demo` calls it, once the environment is there.
 #
 #   local/demo.sh [options of run.sh]      # not those that name other places
