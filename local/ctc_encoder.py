@@ -1,21 +1,18 @@
 """Tiny speech encoders of the recipe's own corpora: SAN-M blocks trained with CTC.
 
 Features and blocks are those of `espnet_part.encoder_sensevoice`: what is saved here is what PART
-loads. Output units are word pieces of at most two characters: at 16.67 frames a second plain
-characters do not fit into quickly spoken English (CTC needs a frame for each, and one more between
-doubled ones), and whole words leave the frames between them without anything to learn. Characters
-that are syllables or words (Chinese, kana, Hangul) are units by themselves.
+loads. Output units: see ctc_units.py.
 
 Shapes: B = clips, T = frames, F = mel bins, D = width of the encoder, U = units.
 """
 
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from ctc_units import join_pieces, pieces
 from safetensors.torch import load_file, save_file
 from text_llm import warmup_cosine
 from torch import Tensor, nn
@@ -24,10 +21,6 @@ from espnet_part.audio import load_audio
 from espnet_part.augment import SpecAugment
 from espnet_part.datadir import Row, iter_rows
 from espnet_part.encoder import SpeechEncoder, build_encoder
-
-WORD_MARK = "▁"
-_WIDE = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # kana, Han, Hangul
-_UNIT = re.compile(f"[{_WIDE}]|[^{_WIDE}]{{1,2}}")
 
 
 @dataclass(frozen=True)
@@ -47,20 +40,6 @@ class EncoderRecipe:
     warmup: int = 100
     augment_from: int = 100  # masks from the first step on keep CTC on its plateau of blanks
     seed: int = 0
-
-
-def pieces(text: str) -> list[str]:
-    """Cut words into units of two characters, the first of a word marked: ▁th re e ▁ze ro."""
-    units = []
-    for word in text.lower().split():
-        cut = _UNIT.findall(word)
-        units += [WORD_MARK + cut[0], *cut[1:]]
-    return units
-
-
-def join_pieces(units: list[str]) -> str:
-    """Undo `pieces`."""
-    return "".join(units).replace(WORD_MARK, " ").strip()
 
 
 def build_tiny_encoder(recipe: EncoderRecipe) -> SpeechEncoder:

@@ -132,7 +132,7 @@ def table(scores: Scores) -> Iterator[str]:
             yield line(f"  {name}, mean of {len(pairs)}", means)
     yield "-" * len(head)
     yield (
-        "floor: another test sentence in place of the answer; 95 % CI: of the last phase; "
+        "floor: another sentence of the same form as the answer; 95 % CI: of the last phase; "
         "CER counts"
     )
     yield "characters, WER words. Every number, with its checks, is in RESULTS.md."
