@@ -184,7 +184,8 @@ def match_scale(adapter: nn.Module, embeddings_VH: Tensor) -> None:
     """Starts an adapter's output at the size of the LLM's own embeddings.
 
     A layer norm gives values of size 1, ten to fifty times those of an embedding table; beside them
-    what the LLM's layers add to the residual stream at speech positions is next to nothing.
+    what the LLM's layers add to the residual stream at speech positions is small. That it helps by
+    itself is not shown (RESULTS.md).
 
     Args:
         adapter: One whose last module is a norm is scaled; others are left as they are.
