@@ -1,6 +1,6 @@
 """The adapter: from encoder frames to the LLM's embedding space, shortening them on the way.
 
-Shapes: B clips, T frames, D encoder width, H LLM width.
+Shapes: B clips, T frames, D encoder width, C channels, H LLM width.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ class ConvTransformerAdapter(nn.Module):
         output_size: Width of the LLM, H.
         stride: Frames per output frame.
         kernel: Width of the CNN, odd.
+        channels: Of the CNN, before a linear layer takes them to the LLM's width; None for as many
+            as that width. Where the LLM is narrow they are what limits learning (RESULTS.md).
         layers: Transformer layers; 0 leaves the CNN alone.
         heads: Attention heads.
         ffn: Width of the feed-forward layers.
@@ -38,6 +40,7 @@ class ConvTransformerAdapter(nn.Module):
         output_size: int,
         stride: int = 2,
         kernel: int = 3,
+        channels: int | None = None,
         layers: int = 2,
         heads: int = 8,
         ffn: int = 4096,
@@ -51,8 +54,9 @@ class ConvTransformerAdapter(nn.Module):
                 f"adapter.heads ({heads}) must divide the width of the LLM ({output_size})"
             )
         self.stride = stride
-        self.conv = nn.Conv1d(input_size, output_size, kernel, stride, padding=kernel // 2)
-        self.out = nn.Linear(output_size, output_size)
+        channels = channels or output_size
+        self.conv = nn.Conv1d(input_size, channels, kernel, stride, padding=kernel // 2)
+        self.out = nn.Linear(channels, output_size)
         self.layers = nn.ModuleList(
             TransformerLayer(output_size, heads, ffn, dropout) for _ in range(layers)
         )
@@ -74,8 +78,8 @@ class ConvTransformerAdapter(nn.Module):
         """
         # The kernel reaches over a clip's end: what stands there must not depend on batch mates.
         valid_BT = _valid(lengths_B, frames_BTD.shape[1])
-        x_BTH = self.conv((frames_BTD * valid_BT[..., None]).transpose(1, 2)).transpose(1, 2)
-        x_BTH = self.out(F.gelu(x_BTH))
+        x_BTC = self.conv((frames_BTD * valid_BT[..., None]).transpose(1, 2)).transpose(1, 2)
+        x_BTH = self.out(F.gelu(x_BTC))
         lengths_B = self.output_lengths(lengths_B)
         if len(self.layers):
             mask_B11T = _valid(lengths_B, x_BTH.shape[1])[:, None, None]
@@ -158,6 +162,7 @@ def build_adapter(
     output_size: int,
     stride: int,
     kernel: int,
+    channels: int | None,
     layers: int,
     heads: int,
     ffn: int,
@@ -172,7 +177,7 @@ def build_adapter(
         raise ValueError(f"adapter.stride must be at least 1, found {stride}")
     if kind == "conv_transformer":
         return ConvTransformerAdapter(
-            input_size, output_size, stride, kernel, layers, heads, ffn, dropout
+            input_size, output_size, stride, kernel, channels, layers, heads, ffn, dropout
         )
     if kind == "stack_mlp":
         return StackMLPAdapter(input_size, output_size, stride, ffn, dropout)

@@ -8,6 +8,7 @@ difference of one sample between the two would be a bug.
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,6 +47,9 @@ __all__ = [
     "resampled_length",
     "to_mono_16k",
 ]
+
+PADDED_SAMPLES = 1 << 14
+KEPT_FILTERS = 1 << 20  # odd rates have filters of gigabytes
 
 
 def audio_samples(
@@ -127,13 +131,24 @@ def resample(wave_T: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     """Resamples (T,) float32 to (resampled_length(T, rate, new_rate),)."""
     if rate == new_rate:
         return wave_T
-    import torch  # here: reading headers needs neither of the two
-    from torchaudio.functional import resample as torchaudio_resample
+    import torch  # here: reading headers does without
 
-    out = torchaudio_resample(torch.from_numpy(wave_T), rate, new_rate).numpy()
+    # Every new length makes the convolution prepare itself anew, which takes longer than it does.
+    padded = np.pad(wave_T, (0, -len(wave_T) % PADDED_SAMPLES))
+    ratio = Fraction(rate, new_rate)
+    size = ratio.numerator * ratio.denominator  # of the filters, near enough
+    make = _resampler if size <= KEPT_FILTERS else _resampler.__wrapped__
+    out = make(rate, new_rate)(torch.from_numpy(padded)).numpy()
     # torchaudio forms the length in float32, which is off by some samples beyond 2^24 of them.
     length = resampled_length(len(wave_T), rate, new_rate)
     return np.pad(out[:length], (0, max(0, length - len(out))))
+
+
+@lru_cache(maxsize=32)
+def _resampler(rate: int, new_rate: int):
+    from torchaudio.transforms import Resample
+
+    return Resample(rate, new_rate)
 
 
 def change_speed(wave_T: np.ndarray, factor: float) -> np.ndarray:

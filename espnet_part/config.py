@@ -30,6 +30,7 @@ class AdapterConfig:
     kind: str = "conv_transformer"  # or stack_mlp
     stride: int = 2  # encoder frames per LLM position
     kernel: int = 3  # of the CNN
+    channels: int | None = None  # of the CNN; default: the LLM's width
     layers: int = 2  # transformer layers
     heads: int = 8
     ffn: int = 4096
@@ -106,6 +107,7 @@ class Config:
     source_dropout: float = 0.2  # share of prompts that do not name the source language
     speed_perturb: list[float] | None = None  # factors, one drawn per row and step
     spec_augment: SpecAugmentConfig | None = None  # spans of features masked; {} has defaults
+    encoder_cache_gb: float = 0.0  # disk for a frozen encoder's frames, computed once; 0: never
     compute_dtype: str = "auto"  # float32 | bfloat16 | auto: bfloat16 on a GPU or where a part is
     seed: int = 0  # of order, augmentation and dropout
     valid_interval: int = 500  # steps

@@ -24,7 +24,7 @@ POSITIVE = (
     "save_interval",
     "log_interval",
 )
-NOT_NEGATIVE = ("warmup_steps", "weight_decay", "seed", "listen_rows")
+NOT_NEGATIVE = ("warmup_steps", "weight_decay", "seed", "listen_rows", "encoder_cache_gb")
 SHARES = ("source_dropout", "final_lr")
 
 
@@ -34,6 +34,7 @@ def check_config(config: Config) -> None:
     _check_tasks(config, trained)
     _check_lora(config)
     _check_numbers(config)
+    _check_cache(config, trained)
     narrow = [p for p in ("encoder", "llm") if getattr(config.model, p).dtype == "bfloat16"]
     if config.compute_dtype == "float32" and narrow:
         raise ValueError(
@@ -105,6 +106,20 @@ def _check_lora(config: Config) -> None:
             "trainable.llm: lora, but the model has none; give the model YAML "
             "`llm.lora: {r: ..., alpha: ..., dropout: ..., targets: [...]}`"
         )
+
+
+def _check_cache(config: Config, trained: list[str]) -> None:
+    changes = {
+        "trainable.encoder": "encoder" in trained,
+        "speed_perturb": bool(config.speed_perturb),
+        "spec_augment": config.spec_augment is not None,
+    }
+    for key in changes:
+        if config.encoder_cache_gb and changes[key]:
+            raise ValueError(
+                f"encoder_cache_gb: found {config.encoder_cache_gb}, but with {key} the encoder's "
+                f"frames change from step to step; set it to 0 in phase {config.phase}"
+            )
 
 
 def _check_numbers(config: Config) -> None:

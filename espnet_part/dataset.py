@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from espnet_part.manifest import Manifest
 from espnet_part.prompt import LANGUAGES, TASKS, Prompter
 from espnet_part.splice import pad_waves
 
+if TYPE_CHECKING:
+    from espnet_part.frame_cache import CachedClip, FrameCache
+
 DUMMY_SAMPLES = 8000
 LANGUAGE_IDS = {code: i for i, code in enumerate(LANGUAGES)}
 
@@ -29,11 +33,12 @@ class Example:
 
     Attributes:
         row: Where it comes from.
-        wave: 16 kHz samples (T,), None for text rows.
+        wave: 16 kHz samples (T,), None for text rows and where `cached` is there.
         tokens: Ids of prompt and target.
         place: How many of them stand before the speech.
         n_target: How many of them, at the end, are target and end token.
         seed: Of its augmentation.
+        cached: What the encoder made of the clip, where that is kept.
     """
 
     row: Row
@@ -42,6 +47,14 @@ class Example:
     place: int
     n_target: int
     seed: int
+    cached: CachedClip | None = None
+
+    @property
+    def samples(self) -> int:
+        """Of its clip, 0 for text rows."""
+        if self.cached is not None:
+            return self.cached.samples
+        return 0 if self.wave is None else len(self.wave)
 
 
 class ExampleLoader:
@@ -54,7 +67,12 @@ class ExampleLoader:
         speed_perturb: Factors, one drawn per row and step; None plays as recorded.
         min_samples: Shortest clip that the encoder can make something of.
         max_samples: Longest clip that it takes; None without a limit.
+
+    Attributes:
+        cache: Frames of the clips, to load in place of their audio; None without.
     """
+
+    cache: FrameCache | None = None
 
     def __init__(
         self,
@@ -80,10 +98,12 @@ class ExampleLoader:
         seed = utterance_seed(self.seed, step, row.utt_id)
         rng = np.random.default_rng(seed)
         lid = "none" if rng.random() < self.source_dropout else "right"
-        wave = None
-        if row.path is not None:
+        wave = cached = None
+        if row.path is not None and self.cache is not None:
+            cached = self.cache.read(row)
+        elif row.path is not None:
             wave = load_audio(row.path, row.start_sec, row.end_sec)
-            self._check_length(wave, row)
+            check_length(len(wave), row.path, self.min_samples, self.max_samples)
             if self.speed_perturb:
                 changed = change_speed(wave, float(rng.choice(self.speed_perturb)))
                 # A clip near a limit must not be lost by the factor it drew.
@@ -92,18 +112,20 @@ class ExampleLoader:
         target = self.prompter.target(row.target)
         tokens = [*prompt.before, *prompt.after, *target]
         place = len(prompt.before) if prompt.has_speech else 0
-        return Example(row, wave, tokens, place, len(target), seed)
+        return Example(row, wave, tokens, place, len(target), seed, cached)
 
     def _fits(self, samples: int) -> bool:
         return samples >= self.min_samples and samples <= (self.max_samples or samples)
 
-    def _check_length(self, wave: np.ndarray, row: Row) -> None:
-        if not self._fits(len(wave)):
-            longest = "any length" if self.max_samples is None else f"{self.max_samples}"
-            raise ValueError(
-                f"{row.path}: found {len(wave)} samples at 16 kHz, expected {self.min_samples} to "
-                f"{longest} for this encoder; filter such clips out in stage 4"
-            )
+
+def check_length(samples: int, path: str, shortest: int, longest: int | None) -> None:
+    """Raises ValueError for a clip that an encoder cannot take."""
+    if samples < shortest or samples > (longest or samples):
+        limit = "any length" if longest is None else f"{longest}"
+        raise ValueError(
+            f"{path}: found {samples} samples at 16 kHz, expected {shortest} to {limit} for this "
+            "encoder; filter such clips out in stage 4"
+        )
 
 
 def collate(examples: list[Example]) -> dict[str, torch.Tensor]:
@@ -112,13 +134,10 @@ def collate(examples: list[Example]) -> dict[str, torch.Tensor]:
     Returns:
         The batch that `PARTModel.forward` documents, and ``seconds`` of audio, (1,).
     """
-    clips = [(b, ex) for b, ex in enumerate(examples) if ex.wave is not None]
-    waves = [ex.wave for _, ex in clips] or [np.zeros(DUMMY_SAMPLES, dtype=np.float32)]
-    speech, lengths = pad_waves(waves)
+    clips = [(b, ex) for b, ex in enumerate(examples) if ex.samples]
     is_target = [flag for ex in examples for flag in _target_flags(ex)]
     return {
-        "speech": speech,
-        "speech_lengths": lengths,
+        **_audio([ex for _, ex in clips]),
         "speech_row": torch.tensor([b for b, _ in clips] or [-1]),
         "augment_seed": torch.tensor([ex.seed for _, ex in clips] or [0]),
         "token_ids": torch.tensor([i for ex in examples for i in ex.tokens]),
@@ -127,8 +146,22 @@ def collate(examples: list[Example]) -> dict[str, torch.Tensor]:
         "is_target": torch.tensor(is_target),
         "task": torch.tensor([TASKS.index(ex.row.task) for ex in examples]),
         "tgt": torch.tensor([LANGUAGE_IDS[ex.row.tgt] for ex in examples]),
-        "seconds": torch.tensor([sum(len(ex.wave) for _, ex in clips) / 16000]),
+        "seconds": torch.tensor([sum(ex.samples for _, ex in clips) / 16000]),
     }
+
+
+def _audio(clips: list[Example]) -> dict[str, torch.Tensor]:
+    """Waveforms, or the frames that are kept in their place."""
+    kept = [ex.cached.frames for ex in clips if ex.cached is not None]
+    if kept:
+        assert len(kept) == len(clips), "all clips of a run are cached, or none"
+        return {
+            "frames": torch.nn.utils.rnn.pad_sequence(kept, batch_first=True),
+            "frame_lengths": torch.tensor([len(frames) for frames in kept]),
+        }
+    waves = [ex.wave for ex in clips if ex.wave is not None]
+    speech, lengths = pad_waves(waves or [np.zeros(DUMMY_SAMPLES, dtype=np.float32)])
+    return {"speech": speech, "speech_lengths": lengths}
 
 
 def _target_flags(example: Example) -> list[bool]:

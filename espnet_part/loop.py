@@ -163,7 +163,7 @@ class Loop:
         if self.processes.world_size == 1:
             return self.model
         self.model.train()
-        with self._autocast():
+        with self.autocast():
             unused = unused_parameters(self.model, _to(self.dummy, self.processes.device))
         return self.processes.wrap(self.model, bool(unused))
 
@@ -182,7 +182,7 @@ class Loop:
         tokens, audio, llm, seconds = self._count(moved, real).tolist()
         table = None
         for i, batch in enumerate(moved):
-            with no_sync(wrapped, i < len(moved) - 1), self._autocast():
+            with no_sync(wrapped, i < len(moved) - 1), self.autocast():
                 loss, stats, weight = wrapped(**batch)
                 share = float(weight) * processes.world_size / max(tokens, 1.0) * real[i]
                 (loss * share).backward()
@@ -224,7 +224,8 @@ class Loop:
             for parameter in part.parameters():
                 parameter.grad = None
 
-    def _autocast(self):
+    def autocast(self):
+        """What the model computes in."""
         wanted = self.config.compute_dtype == "bfloat16"
         if self.config.compute_dtype == "auto":
             # A frozen bf16 part and an fp32 one meet in autocast only.
@@ -245,7 +246,7 @@ class Loop:
         return {group["part"]: group["lr"] for group in self.optimizer.param_groups}
 
     def _validate(self) -> None:
-        with self._autocast():
+        with self.autocast():
             values = self.validation.run(self.model)
         if not values:
             return

@@ -138,7 +138,8 @@ class PARTModel(AbsESPnetModel):
             batch: From `collate`: speech (A, T), speech_lengths (A,), speech_row (A,),
                 token_ids (N,), token_lengths (B,), speech_place (B,), is_target (N,), task (B,),
                 tgt (B,), augment_seed (A,); a clip with speech_row -1 is the dummy of a batch
-                without audio.
+                without audio. In place of speech there may be the encoder's frames (A, T, D) and
+                frame_lengths (A,), see `espnet_part.frame_cache`.
 
         Returns:
             loss: Sum of weighted cross-entropies / number of target tokens.
@@ -170,9 +171,12 @@ class PARTModel(AbsESPnetModel):
 
     def _speech(self, batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Speech embeddings of all rows, their lengths per row, and the dummy's zero."""
-        frames_ATD, lengths_A = self.speech_frames(
-            batch["speech"], batch["speech_lengths"], batch.get("augment_seed")
-        )
+        if "frames" in batch:
+            frames_ATD, lengths_A = self._adapt(batch["frames"], batch["frame_lengths"])
+        else:
+            frames_ATD, lengths_A = self.speech_frames(
+                batch["speech"], batch["speech_lengths"], batch.get("augment_seed")
+            )
         speech_lengths = torch.zeros_like(batch["token_lengths"])
         if int(batch["speech_row"][0]) < 0:
             # Every trained unit runs on every rank in every micro-step, or ranks would wait.
@@ -198,9 +202,12 @@ class PARTModel(AbsESPnetModel):
         encoder_trains = any(p.requires_grad for p in self.encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and encoder_trains):
             frames_ATD, frame_lengths = self.encoder(speech, lengths, augment=augment)
+        return self._adapt(frames_ATD, frame_lengths)
+
+    def _adapt(self, frames_ATD: Tensor, lengths_A: Tensor) -> tuple[Tensor, Tensor]:
         if not torch.is_autocast_enabled(frames_ATD.device.type):
             frames_ATD = frames_ATD.to(next(self.adapter.parameters()).dtype)
-        return self.adapter(frames_ATD, frame_lengths)
+        return self.adapter(frames_ATD, lengths_A)
 
     def _open_gates(self, batch, layout, predict_K) -> None:
         chosen = None

@@ -36,7 +36,7 @@ def build_optimizer(
                         "weight_decay": weight_decay if matrices else 0.0,
                     }
                 )
-    return torch.optim.AdamW(groups, betas=tuple(betas), eps=1e-8)
+    return torch.optim.AdamW(groups, betas=tuple(betas), eps=1e-8, fused=True)
 
 
 def lr_factor(step: int, max_steps: int, warmup_steps: int, schedule: str, final: float) -> float:

@@ -2,12 +2,14 @@
 
 What comes back through shared memory costs a file descriptor per tensor. A step has a dozen of them
 per micro-batch, many steps are under way, and where the limit (often 1024) is reached, the run
-stands still without a word. So a step's waveforms travel as one tensor, and all else by value.
+stands still without a word. So a step's waveforms travel as one tensor (cached frames as another),
+and all else by value.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import signal
 from collections.abc import Iterator
 
@@ -17,6 +19,7 @@ from torch import Tensor
 from espnet_part.dataset import StepDataset
 
 PREFETCHED_STEPS = 4  # per worker
+LARGE = ("speech", "frames")
 Step = tuple[list[dict | None], list[str]]
 
 
@@ -52,28 +55,36 @@ def _start_worker(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _pack(step: Step) -> tuple[Tensor, list[dict | None], list[str]]:
+def _pack(step: Step) -> tuple[dict[str, Tensor], list[dict | None], list[str]]:
     batches, skipped = step
-    speech = [batch["speech"].flatten() for batch in batches if batch is not None]
     rest: list[dict | None] = []
     for batch in batches:
         if batch is None:
             rest.append(None)
             continue
-        values = {key: value.numpy() for key, value in batch.items() if key != "speech"}
-        rest.append({**values, "speech": tuple(batch["speech"].shape)})
-    return torch.cat(speech) if speech else torch.zeros(0), rest, skipped
+        values = {key: value.numpy() for key, value in batch.items() if key not in LARGE}
+        shapes = {key: tuple(batch[key].shape) for key in LARGE if key in batch}
+        rest.append({**values, **shapes})
+    flat = {
+        key: torch.cat([batch[key].flatten() for batch in batches if batch and key in batch])
+        for key in LARGE
+        if any(batch and key in batch for batch in batches)
+    }
+    return flat, rest, skipped
 
 
-def _unpack(packed: tuple[Tensor, list[dict | None], list[str]]) -> Step:
+def _unpack(packed: tuple[dict[str, Tensor], list[dict | None], list[str]]) -> Step:
     flat, rest, skipped = packed
     batches: list[dict | None] = []
     for values in rest:
         if values is None:
             batches.append(None)
             continue
-        rows, samples = values["speech"]
-        speech, flat = flat[: rows * samples].view(rows, samples), flat[rows * samples :]
-        tensors = {k: torch.from_numpy(v) for k, v in values.items() if k != "speech"}
-        batches.append({**tensors, "speech": speech})
+        batch = {k: torch.from_numpy(v) for k, v in values.items() if k not in LARGE}
+        for key in LARGE:
+            if key in values:
+                size = math.prod(values[key])
+                batch[key] = flat[key][:size].view(values[key])
+                flat[key] = flat[key][size:]
+        batches.append(batch)
     return batches, skipped

@@ -12,6 +12,7 @@ from espnet_part.checkpoint import read_checkpoint
 from espnet_part.config import Config
 from espnet_part.datadir import Row
 from espnet_part.dataset import Example, ExampleLoader, StepDataset, collate
+from espnet_part.frame_cache import make_frame_cache
 from espnet_part.loop import Loop
 from espnet_part.manifest import Manifest
 from espnet_part.model import PARTModel
@@ -92,7 +93,21 @@ class PARTTrainer(Trainer):
                 [{"part": p, "source": s or "random weights"} for p, s in model.sources.items()],
                 {"part": "", "source": ""},
             )
+        if config.encoder_cache_gb:
+            model.eval()
+            loader.cache = make_frame_cache(
+                output_dir / "frames",
+                model.encoder,
+                manifests,
+                config.tasks,
+                config.micro_cost,
+                config.encoder_cache_gb,
+                processes,
+                loop.autocast(),
+            )
         loop.run()
+        if loader.cache is not None and processes.first:
+            loader.cache.remove()
 
     @classmethod
     def describe(cls, model: PARTModel, config: Config, plan: BatchPlan) -> None:

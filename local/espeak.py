@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-import torchaudio
 
-from espnet_part.audio import SAMPLE_RATE
+from espnet_part.audio import SAMPLE_RATE, resample
 
 VOICES = {  # `cmn` reads Chinese characters as English; Japanese must be written in kana
     "zh": "cmn-latn-pinyin",
@@ -84,7 +82,6 @@ class Espeak:
         self._pieces: list[np.ndarray] = []
         self._callback = _Callback(self._keep)  # must outlive the calls
         self._library.espeak_SetSynthCallback(self._callback)
-        self._resample = torchaudio.transforms.Resample(self._rate_hz, SAMPLE_RATE)
 
     def _keep(self, samples, n: int, _events) -> int:
         if samples and n > 0:
@@ -120,8 +117,8 @@ class Espeak:
         self._library.espeak_Synchronize()
         if not self._pieces:
             raise ValueError(f"eSpeak NG says nothing to {text!r} in {voice}")
-        wave = torch.from_numpy(np.concatenate(self._pieces).astype(np.float32) / 32768.0)
-        return self._resample(wave).clamp(-1, 1).numpy()
+        wave = np.concatenate(self._pieces).astype(np.float32) / 32768.0
+        return resample(wave, self._rate_hz, SAMPLE_RATE).clip(-1, 1)
 
 
 def _load() -> tuple[ctypes.CDLL, bytes | None]:

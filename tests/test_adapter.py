@@ -4,7 +4,9 @@ from core_helpers import wake
 
 from espnet_part.adapter import build_adapter, match_scale
 
-SIZES = dict(input_size=6, output_size=16, kernel=3, layers=2, heads=4, ffn=24, dropout=0.0)
+SIZES = dict(
+    input_size=6, output_size=16, kernel=3, channels=None, layers=2, heads=4, ffn=24, dropout=0.0
+)
 KINDS = ["conv_transformer", "stack_mlp"]
 
 
@@ -57,7 +59,8 @@ def test_each_frame_is_heard(kind):
 def test_each_key_counts():
     base = make("conv_transformer")
     count = sum(p.numel() for p in base.parameters())
-    for change in ({"kernel": 5}, {"layers": 1}, {"ffn": 32}, {"output_size": 32}):
+    changes = {"kernel": 5}, {"channels": 40}, {"layers": 1}, {"ffn": 32}, {"output_size": 32}
+    for change in changes:
         other = make("conv_transformer", **change)
         assert sum(p.numel() for p in other.parameters()) != count, change
     frames, lengths = torch.randn(1, 9, 6), torch.tensor([9])

@@ -42,7 +42,8 @@ class Watched(loop.Loop):
         self.seen["micro_batches"] = [len(step) for step in pieces]
         self.seen["rows"] = [self.dataset.plan.rows(step) for step in range(3)]
         self.seen["tokens"] = [batch["token_ids"].tolist() for batch in batches]
-        self.seen["samples"] = [batch["speech_lengths"].tolist() for batch in batches]
+        lengths = [batch.get("frame_lengths", batch.get("speech_lengths")) for batch in batches]
+        self.seen["samples"] = [values.tolist() for values in lengths]
         super().run()
 
     def _update(self, *args):
@@ -137,6 +138,7 @@ RUN_KEYS = {
     "spec_augment.time_width": run_key(0.9, "weights", unchanged=("rows",), spec_augment={}),
     "spec_augment.freq_masks": run_key(0, "weights", unchanged=("rows",), spec_augment={}),
     "spec_augment.freq_width": run_key(0.9, "weights", unchanged=("rows",), spec_augment={}),
+    "encoder_cache_gb": run_key(1.0, "samples", unchanged=("rows", "tokens")),
     "compute_dtype": run_key("bfloat16", "train", unchanged=("rows", "first_weights")),
     "seed": run_key(1, "rows"),
     "valid_interval": run_key(1, "valid_steps", unchanged=("weights",)),
@@ -302,6 +304,7 @@ MODEL_KEYS = {
     "adapter.kind": ({}, {"kind": "stack_mlp"}, lambda model, batch: type(model.adapter)),
     "adapter.stride": ({}, {"stride": 3}, lambda model, batch: model.llm_rate_hz),
     "adapter.kernel": ({}, {"kernel": 5}, shape(CONV)),
+    "adapter.channels": ({}, {"channels": 12}, shape(CONV)),
     "adapter.layers": ({}, {"layers": 2}, lambda model, batch: len(model.adapter.layers)),
     "adapter.heads": ({}, {"heads": 2}, forward),
     "adapter.ffn": ({}, {"ffn": 32}, shape("adapter.layers.0.ffn_in.weight")),
