@@ -22,6 +22,7 @@ class DecodeOptions:
         maxlenextra: Tokens allowed on top, whatever the length.
         maxlencap: Tokens allowed at most.
         max_sec: Longer audio is cut at its pauses into pieces of at most this.
+        pause_sec: Pauses of this length or longer end a piece in any case; 0: none does.
     """
 
     batch_size: int = 16
@@ -31,6 +32,7 @@ class DecodeOptions:
     maxlenextra: int = 20
     maxlencap: int = 1024
     max_sec: float = 30.0
+    pause_sec: float = 0.0
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

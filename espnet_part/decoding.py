@@ -134,7 +134,9 @@ def _jobs_of(model, request: Request, options: DecodeOptions) -> list[tuple[int,
                 options.token_limit((end - start) / SAMPLE_RATE),
             ),
         )
-        for start, end in cut_at_pauses(request.speech_T, SAMPLE_RATE, options.max_sec)
+        for start, end in cut_at_pauses(
+            request.speech_T, SAMPLE_RATE, options.max_sec, options.pause_sec
+        )
     ]
 
 

@@ -13,6 +13,9 @@ PAUSE_SEC = 0.2
 FRAME_SEC = 0.01
 # A piece shorter than this holds too little for the model to go by.
 MIN_PIECE_SEC = 1.0
+# Between noise and speech, if there is to be a pause; and how quiet is quiet in any recording.
+LEAST_RANGE_DB = 10.0
+MOST_DROP_DB = 30.0
 # Languages written without spaces between words. (Korean puts spaces.)
 UNSPACED_LANGUAGES = frozenset({"zh", "ja", "yue"})
 
@@ -81,19 +84,50 @@ def quietest_frame(energy_N: np.ndarray, first: int, last: int) -> int:
     return int(np.clip(low + middle + half, first, last))
 
 
+def clear_pauses(energy_N: np.ndarray, pause_sec: float) -> list[int]:
+    """Finds the middles of all pauses between speech that last `pause_sec` or longer.
+
+    Quiet is what lies below the middle, in dB, between the noise (5th percentile) and the speech
+    (95th); where the two are hardly apart there is no telling, and no pause.
+
+    Args:
+        energy_N: Energy per frame.
+        pause_sec: Shortest pause.
+
+    Returns:
+        Frames before which to cut, in order.
+    """
+    level_N = 10.0 * np.log10(np.maximum(energy_N, 1e-10))
+    floor, speech = np.percentile(level_N, (5, 95)) if len(level_N) else (0.0, 0.0)
+    if speech - floor < LEAST_RANGE_DB:
+        return []
+    quiet = level_N < max((floor + speech) / 2, speech - MOST_DROP_DB)
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], quiet.view(np.int8), [0]))))
+    runs = zip(edges[0::2].tolist(), edges[1::2].tolist(), strict=True)
+    shortest = pause_sec / FRAME_SEC
+    return [
+        (start + end) // 2
+        for start, end in runs
+        if start > 0 and end < len(quiet) and end - start >= shortest
+    ]
+
+
 def cut_at_pauses(
-    waveform_T: np.ndarray, sample_rate: int, max_sec: float
+    waveform_T: np.ndarray, sample_rate: int, max_sec: float, pause_sec: float = 0.0
 ) -> list[tuple[int, int]]:
     """Cuts a waveform into pieces of at most `max_sec`, each cut in the quietest place in reach.
 
     The pieces cover the whole waveform without gap or overlap. A waveform within the limit is one
-    piece. A cut is looked for in the second half of what a piece may hold, so that pieces are
-    neither tiny nor, when no pause is there, longer than the limit.
+    piece, unless `pause_sec` says which pauses end a piece in any case. Beyond that a cut is looked
+    for in the second half of what a piece may hold, so that pieces are neither tiny nor, when no
+    pause is there, longer than the limit.
 
     Args:
         waveform_T: Mono samples.
         sample_rate: In Hz.
         max_sec: Longest piece in seconds.
+        pause_sec: Pauses of this length or longer end a piece, unless it would be shorter than
+            `MIN_PIECE_SEC`; 0 cuts only where a piece gets too long.
 
     Returns:
         (start, end) in samples, in order.
@@ -113,21 +147,26 @@ def cut_at_pauses(
         )
     limit = int(max_sec * sample_rate)
     total = len(waveform_T)
-    if total <= limit:
+    if total <= limit and not pause_sec:
         return [(0, total)]
     hop = int(round(FRAME_SEC * sample_rate))
     shortest = int(MIN_PIECE_SEC * sample_rate)
     energy_N = frame_energy(waveform_T, sample_rate)
     pieces = []
     start = 0
-    while total - start > limit:
-        # The last cut leaves at least the shortest piece behind it.
-        first = -(-(start + limit // 2) // hop)
-        last = min(start + limit, total - shortest) // hop
-        end = quietest_frame(energy_N, first, last) * hop
-        pieces.append((start, end))
-        start = end
-    pieces.append((start, total))
+    wanted = [frame * hop for frame in clear_pauses(energy_N, pause_sec)] if pause_sec else []
+    for stop in [*wanted, total]:
+        if stop < total and (stop - start < shortest or total - stop < shortest):
+            continue
+        while stop - start > limit:
+            # The last cut leaves at least the shortest piece behind it.
+            first = -(-(start + limit // 2) // hop)
+            last = min(start + limit, stop - shortest) // hop
+            end = quietest_frame(energy_N, first, last) * hop
+            pieces.append((start, end))
+            start = end
+        pieces.append((start, stop))
+        start = stop
     return pieces
 
 

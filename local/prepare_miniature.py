@@ -165,7 +165,7 @@ def main() -> None:
     )
     parser.add_argument("out", type=Path, help="result, e.g. data/miniature")
     parser.add_argument("--base", choices=["clean", "varied"], help="the encoder's pre-training")
-    parser.add_argument("--n_train", type=int, default=900, help="training clips per language")
+    parser.add_argument("--n_train", type=int, default=1200, help="training clips per language")
     parser.add_argument("--n_dev", type=int, default=24)
     parser.add_argument("--n_test", type=int, default=60)
     parser.add_argument("--n_text", type=int, default=1200, help="meanings of train_text")

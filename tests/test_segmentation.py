@@ -55,6 +55,23 @@ def test_the_longest_of_equal_silences_is_halved():
     assert cut_at_pauses(wave, RATE, 30.0)[0][1] == pytest.approx(23 * RATE, abs=0.02 * RATE)
 
 
+def test_every_clear_pause_ends_a_piece_where_that_is_asked():
+    """Also in noise; not short pauses, scraps, or the silence around it all."""
+    pauses = [(0, 0.4), (2.5, 2.9), (5.0, 5.2), (7.0, 7.5), (7.9, 8.4), (19.4, 20.0)]
+    for hiss in (0.0, 0.03):
+        wave = noise(20.0, pauses) + noise(20.0, level=hiss, seed=1)
+        assert len(cut_at_pauses(wave, RATE, 30.0)) == 1
+        pieces = cut_at_pauses(wave, RATE, 10.0, 0.3)
+        assert pieces[0][0] == 0 and pieces[-1][1] == len(wave)
+        assert all(a[1] == b[0] for a, b in zip(pieces, pieces[1:], strict=False))
+        cuts = [end / RATE for _, end in pieces[:-1]]
+        assert cuts[:2] == [pytest.approx(2.7, abs=0.03), pytest.approx(7.25, abs=0.03)]
+        # 7.9 is too near to the cut before it; what is left is longer than the limit.
+        assert len(cuts) == 3 and 10 < cuts[2] < 17.25
+    for steady in (noise(20.0), np.zeros(20 * RATE, np.float32), noise(0.005)):
+        assert cut_at_pauses(steady, RATE, 30.0, 0.3) == [(0, len(steady))]
+
+
 def test_digital_silence_all_over():
     pieces = cut_at_pauses(np.zeros(100 * RATE, np.float32), RATE, 30.0)
     assert pieces[-1][1] == 100 * RATE

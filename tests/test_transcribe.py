@@ -106,7 +106,10 @@ def test_subtitles(files, run):
     assert code == 0
     assert out.startswith("1\n00:00:00,000 --> 00:00:0")
     assert out.count(" --> ") == 4 and " --> 00:00:20,000\n" in out
-    assert run("c.ogg", "--srt", "--max_sec", "30", "--model", "p")[1].count(" --> ") == 1
+    whole = ("--max_sec", "30", "--pause_sec", "0", "--model", "p")
+    assert run("c.ogg", "--srt", *whole)[1].count(" --> ") == 1
+    s2t = run("c.ogg", "--srt", "--model", "p")[3]
+    assert (s2t.options.max_sec, s2t.options.pause_sec) == (8.0, 0.5)
 
 
 def test_progress_on_a_terminal(files, run, monkeypatch):

@@ -23,6 +23,7 @@ OPTION_HELP = {
     "maxlenextra": "tokens allowed on top, whatever the length",
     "maxlencap": "tokens allowed at most",
     "max_sec": "longer audio is cut at its pauses",
+    "pause_sec": "pauses of this length or longer end a piece in any case; 0: none does",
 }
 
 

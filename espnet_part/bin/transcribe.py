@@ -11,6 +11,7 @@ from espnet_part.prompt import check_language
 
 # Subtitles longer than this are unreadable, and one piece of audio becomes one subtitle.
 SRT_MAX_SEC = 8.0
+SRT_PAUSE_SEC = 0.5  # and nobody speaks through such a pause
 MODEL_VARIABLE = "ESPNET_PART_MODEL"
 
 
@@ -24,7 +25,17 @@ def get_parser() -> argparse.ArgumentParser:
     add("--to", metavar="LANG", help="translate into this language")
     add("--srt", action="store_true", help="subtitles with times")
     add("--output_dir", help="write <file name>.txt or .srt there (default: to the screen)")
-    add("--max_sec", type=float, help=f"longest piece (default: 30, with --srt {SRT_MAX_SEC:g})")
+    add(
+        "--max_sec",
+        type=float,
+        help=f"longest piece (default: the model's, mostly 30, with --srt at most {SRT_MAX_SEC:g})",
+    )
+    add(
+        "--pause_sec",
+        type=float,
+        help="pauses of this length or longer end a piece, 0: none does (default: the model's, "
+        f"mostly 0, with --srt {SRT_PAUSE_SEC:g})",
+    )
     add("--batch_size", type=int, help="most pieces decoded at once")
     add("--beam_size", type=int, help="1 is greedy search")
     add("--device", default="auto", help="cpu, cuda or auto")
@@ -67,10 +78,16 @@ def load_model(args: argparse.Namespace):
     # Only the answer goes to standard output, whatever the libraries print while loading.
     with contextlib.redirect_stdout(sys.stderr):
         s2t = Speech2Text.from_pretrained(source, device=device, dtype=args.dtype)
-    max_sec = args.max_sec or (SRT_MAX_SEC if args.srt else None)
-    given = {"max_sec": max_sec, "batch_size": args.batch_size, "beam_size": args.beam_size}
-    given = {key: value for key, value in given.items() if value is not None}
-    s2t.set_options(dataclasses.replace(s2t.options, **given))
+    options = s2t.options
+    if args.srt:
+        options = dataclasses.replace(
+            options,
+            max_sec=min(options.max_sec, SRT_MAX_SEC),
+            pause_sec=options.pause_sec or SRT_PAUSE_SEC,
+        )
+    names = ("max_sec", "pause_sec", "batch_size", "beam_size")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    s2t.set_options(dataclasses.replace(options, **given))
     return s2t
 
 
