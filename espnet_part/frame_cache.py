@@ -14,6 +14,7 @@ import json
 import logging
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,16 +184,14 @@ def _write(path: Path, encoder, pieces: list[list[Clip]], processes: Processes) 
     places, errors, first, dtype = [], [], 0, torch.float32
     total, done = sum(map(len, pieces)), 0
     started = told = time.monotonic()
-    with path.open("wb") as file:
-        for piece in pieces:
-            waves = {}
-            for clip in piece:
-                try:
-                    wave = load_audio(*clip)
-                    check_length(len(wave), clip[0], encoder.min_samples, encoder.max_samples)
-                    waves[clip] = wave
-                except ValueError as error:
-                    errors.append([*clip, str(error)])
+    with path.open("wb") as file, ThreadPoolExecutor(1) as pool:
+        # One piece ahead: its files are read while this one is encoded.
+        coming = pool.submit(_load, pieces[0], encoder) if pieces else None
+        for number, piece in enumerate(pieces):
+            waves, failed = coming.result()
+            if number + 1 < len(pieces):
+                coming = pool.submit(_load, pieces[number + 1], encoder)
+            errors += failed
             if waves:
                 speech, lengths = (x.to(processes.device) for x in pad_waves([*waves.values()]))
                 frames_ATD, counts_A = encoder(speech, lengths)
@@ -215,6 +214,19 @@ def _write(path: Path, encoder, pieces: list[list[Clip]], processes: Processes) 
         "clips": places,
         "errors": errors,
     }
+
+
+def _load(piece: list[Clip], encoder) -> tuple[dict[Clip, np.ndarray], list[list]]:
+    """Waveforms of the clips that can be read, and what is wrong with the others."""
+    waves, errors = {}, []
+    for clip in piece:
+        try:
+            wave = load_audio(*clip)
+            check_length(len(wave), clip[0], encoder.min_samples, encoder.max_samples)
+            waves[clip] = wave
+        except ValueError as error:
+            errors.append([*clip, str(error)])
+    return waves, errors
 
 
 def _cost(samples: int) -> float:
