@@ -12,7 +12,7 @@ from espnet_part.checkpoint import read_checkpoint
 from espnet_part.config import Config
 from espnet_part.datadir import Row
 from espnet_part.dataset import Example, ExampleLoader, StepDataset, collate
-from espnet_part.frame_cache import make_frame_cache
+from espnet_part.frame_cache_writer import make_frame_cache
 from espnet_part.loop import Loop
 from espnet_part.manifest import Manifest
 from espnet_part.model import PARTModel
@@ -103,7 +103,7 @@ class PARTTrainer(Trainer):
                 config.micro_cost,
                 config.encoder_cache_gb,
                 processes,
-                loop.autocast(),
+                loop.autocast,
             )
         loop.run()
         if loader.cache is not None and processes.first:

@@ -12,12 +12,12 @@ import torch
 import yaml
 from training_runs import fork_all, fork_group
 
-from espnet_part import frame_cache
+from espnet_part import frame_cache_writer
 from espnet_part.audio import load_audio
 from espnet_part.bin import train
 from espnet_part.config import Config
 from espnet_part.datadir import iter_rows, write_datadir
-from espnet_part.frame_cache import make_frame_cache
+from espnet_part.frame_cache_writer import make_frame_cache
 from espnet_part.llm import build_tokenizer
 from espnet_part.loop import Loop
 from espnet_part.manifest import Manifest
@@ -58,7 +58,7 @@ def cache_of(encoder, opened, tmp_path):
             150,
             limit_gb,
             processes or Processes(),
-            torch.autocast("cpu", enabled=False),
+            lambda: torch.autocast("cpu", enabled=False),
         )
 
     return make
@@ -140,7 +140,7 @@ def test_a_clip_that_cannot_be_read_is_left_out_with_its_reason(cache_of, copied
 
 
 def test_more_than_the_limit_is_not_kept(encoder, cache_of, opened, tmp_path, caplog):
-    clips = frame_cache.find_clips(opened, ["asr", "st"], encoder, 1.0)
+    clips = frame_cache_writer.find_clips(opened, ["asr", "st"], encoder, 1.0)
     size = 4 * encoder.output_size * sum(int(encoder.frame_lengths(n)) for n in clips.values())
     assert cache_of(limit_gb=size / 1e9) is not None
     made = tmp_path / "frames" / "frames.0.bin"
@@ -218,7 +218,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(run, tmp_path):
     assert run(tmp_path / "whole") == 0
     folder = tmp_path / "killed"
     frames = folder / "frames" / "frames.0.bin"
-    assert run(folder, before=die_at(frame_cache, "load_audio", 5)) == -signal.SIGKILL
+    assert run(folder, before=die_at(frame_cache_writer, "load_audio", 5)) == -signal.SIGKILL
     assert frames.exists() and not list(frames.parent.glob("clips.*.json"))
     assert run(folder, before=die_at(Loop, "_update", 4)) == -signal.SIGKILL
     made = frames.stat().st_mtime_ns

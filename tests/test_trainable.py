@@ -1,4 +1,5 @@
 import ast
+import dataclasses
 import re
 
 import pytest
@@ -9,6 +10,7 @@ from core_helpers import CONFORMER, changed, make_loop, same, snapshot, update
 
 from espnet_part.adapter import build_adapter
 from espnet_part.checkpoint import read_checkpoint, write_atomically
+from espnet_part.config import AdapterConfig
 from espnet_part.curriculum import load_curriculum, merge
 from espnet_part.encoder import build_encoder
 from espnet_part.llm import build_llm
@@ -153,8 +155,7 @@ def meta_model(conf_dir, prompts):
                 adapter = build_adapter(
                     input_size=built_encoder.output_size,
                     output_size=built_llm.config.hidden_size,
-                    dropout=0.0,
-                    **values["adapter"],
+                    **{**dataclasses.asdict(AdapterConfig()), **values["adapter"]},
                 )
             sources = {"encoder": encoder["source"], "adapter": None, "llm": llm["source"]}
             prompter = Prompter(tokenizer, prompts)
