@@ -138,7 +138,9 @@ def resample(wave_T: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     ratio = Fraction(rate, new_rate)
     size = ratio.numerator * ratio.denominator  # of the filters, near enough
     make = _resampler if size <= KEPT_FILTERS else _resampler.__wrapped__
-    out = make(rate, new_rate)(torch.from_numpy(padded)).numpy()
+    # Dev clips are loaded within the training's autocast, whose bfloat16 numpy does not know.
+    with torch.autocast("cpu", enabled=False):
+        out = make(rate, new_rate)(torch.from_numpy(padded)).numpy()
     # torchaudio forms the length in float32, which is off by some samples beyond 2^24 of them.
     length = resampled_length(len(wave_T), rate, new_rate)
     return np.pad(out[:length], (0, max(0, length - len(out))))

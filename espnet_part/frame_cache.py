@@ -1,15 +1,14 @@
 """Frames of a frozen encoder, computed once and read from disk at every later step.
 
 While the encoder is frozen and nothing is augmented, a clip gives the same frames at every step,
-and the encoder's forward is about half of a phase-1 update. The frames lie in the phase's folder
-until it is finished: a run that was killed goes on with them, and every process reads what all of
-them computed. What a step trains on is the same as without them, to the rounding of float32 (the
-frames come from another batch).
+and its forward need not be done again. The frames lie in the phase's folder
+until it is finished: a run that is killed once they are complete goes on with them, and every
+process reads what all of them computed. What a step trains on is the same as without them, to the
+rounding of the encoder's type (the frames come from another batch).
 """
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,11 +72,6 @@ class FrameCache:
         flat = self._files[number][first * self.width : (first + frames) * self.width]
         values = torch.from_numpy(np.array(flat)).view(self.dtype)
         return CachedClip(values.view(frames, self.width), samples)
-
-    def remove(self) -> None:
-        """Deletes the files."""
-        self._files.clear()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def __getstate__(self) -> dict:
         # A memory map is pickled by value.

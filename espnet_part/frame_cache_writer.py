@@ -66,7 +66,10 @@ def make_frame_cache(
         return None
     order = sorted(clips, key=lambda clip: (clips[clip], str(clip)))
     pieces = fill(list(range(len(order))), [_cost(clips[clip]) for clip in order], micro_cost)
-    digest = _digest(encoder, order, micro_cost, processes.world_size)
+    with autocast():
+        narrow = torch.is_autocast_enabled(processes.device.type)
+    how = (encoder.weight_dtype, narrow, processes.device.type, micro_cost, processes.world_size)
+    digest = _digest(encoder, order, how)
     marks = [folder / f"clips.{rank}.json" for rank in range(processes.world_size)]
     mine = marks[processes.rank]
     # Asked before anyone writes, so that all processes agree.
@@ -110,14 +113,13 @@ def _write(
     path: Path, encoder, pieces: list[list[Clip]], processes: Processes, autocast: Autocast
 ) -> dict:
     """Encodes pieces of clips into one file; returns where each clip stands."""
-    places, errors, first, dtype = [], [], 0, torch.float32
+    places, errors, first, dtype = [], [], 0, encoder.weight_dtype
     total, done = sum(map(len, pieces)), 0
     started = told = time.monotonic()
     for encoded, failed in _encoded(encoder, pieces, processes.device, autocast):
         errors += failed
         with path.open("ab") as file:
             for clip, frames_TD, samples in encoded:
-                dtype = frames_TD.dtype
                 frames_TD.view(_signed(dtype)).numpy().tofile(file)
                 places.append([*clip, first, len(frames_TD), samples])
                 first += len(frames_TD)
@@ -130,6 +132,7 @@ def _write(
                 f"{done:,d}", f"{total:,d}", rate, duration((total - done) / rate),
             )  # fmt: skip
     return {
+        "bytes": path.stat().st_size,
         "width": encoder.output_size,
         "dtype": str(dtype).removeprefix("torch."),
         "clips": places,
@@ -145,7 +148,8 @@ def _encoded(
     On the CPU each thread encodes a piece of its own: two pieces at once are done in little more
     time than one piece by two threads.
     """
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    on_cpu, before = device.type == "cpu", torch.get_num_threads()
+    threads = before if on_cpu else 2  # one reads while the other one's piece is encoded
 
     def work(piece: list[Clip]):
         waves, errors = _load(piece, encoder)
@@ -156,12 +160,12 @@ def _encoded(
             frames_ATD, counts_A = encoder(speech, lengths)
         counts = counts_A.tolist()
         done = [
-            (clip, frames_TD[:n].cpu(), len(wave))
+            (clip, frames_TD[:n].to("cpu", encoder.weight_dtype), len(wave))
             for (clip, wave), frames_TD, n in zip(waves.items(), frames_ATD, counts, strict=True)
         ]
         return done, errors
 
-    torch.set_num_threads(1 if threads > 1 else threads)
+    torch.set_num_threads(1 if on_cpu else before)
     coming: deque[Future] = deque()
     try:
         with ThreadPoolExecutor(threads) as pool:
@@ -172,7 +176,7 @@ def _encoded(
             while coming:
                 yield coming.popleft().result()
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def _load(piece: list[Clip], encoder) -> tuple[dict[Clip, np.ndarray], Failed]:
@@ -198,9 +202,9 @@ def _signed(dtype: torch.dtype) -> torch.dtype:
     return torch.int16 if dtype.itemsize == 2 else torch.int32
 
 
-def _digest(encoder, order: list[Clip], micro_cost: float, world_size: int) -> str:
+def _digest(encoder, order: list[Clip], how: tuple) -> str:
     found = hashlib.sha256()
-    for part in (weights_id(encoder), encoder.fingerprint(), micro_cost, world_size):
+    for part in (weights_id(encoder), encoder.fingerprint(), how):
         found.update(repr(part).encode())
     for clip in order:
         stat = Path(clip[0]).stat() if Path(clip[0]).exists() else None
@@ -210,6 +214,10 @@ def _digest(encoder, order: list[Clip], micro_cost: float, world_size: int) -> s
 
 
 def _is_made(mark: Path, digest: str) -> bool:
-    if not mark.exists():
+    """Whether a mark is there, whole, of the same source, and its file as long as it says."""
+    try:
+        found = json.loads(mark.read_text(encoding="utf-8"))
+        frames = mark.with_name(mark.name.replace("clips", "frames")).with_suffix(".bin")
+        return found["digest"] == digest and frames.stat().st_size == found["bytes"]
+    except (OSError, ValueError, KeyError):
         return False
-    return json.loads(mark.read_text(encoding="utf-8")).get("digest") == digest

@@ -85,10 +85,11 @@ def quietest_frame(energy_N: np.ndarray, first: int, last: int) -> int:
 
 
 def clear_pauses(energy_N: np.ndarray, pause_sec: float) -> list[int]:
-    """Finds the middles of all pauses between speech that last `pause_sec` or longer.
+    """Finds the quietest places of all pauses between speech that last `pause_sec` or longer.
 
     Quiet is what lies below the middle, in dB, between the noise (5th percentile) and the speech
-    (95th); where the two are hardly apart there is no telling, and no pause.
+    (95th); where the two are hardly apart there is no telling, and no pause. A cut is put where it
+    is quietest there: what counts as quiet may hold a soft voice.
 
     Args:
         energy_N: Energy per frame.
@@ -106,7 +107,7 @@ def clear_pauses(energy_N: np.ndarray, pause_sec: float) -> list[int]:
     runs = zip(edges[0::2].tolist(), edges[1::2].tolist(), strict=True)
     shortest = pause_sec / FRAME_SEC
     return [
-        (start + end) // 2
+        quietest_frame(energy_N, start, end)
         for start, end in runs
         if start > 0 and end < len(quiet) and end - start >= shortest
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 from espnet2.train.trainer import Trainer
@@ -93,10 +94,11 @@ class PARTTrainer(Trainer):
                 [{"part": p, "source": s or "random weights"} for p, s in model.sources.items()],
                 {"part": "", "source": ""},
             )
+        frames = output_dir / "frames"
         if config.encoder_cache_gb:
             model.eval()
             loader.cache = make_frame_cache(
-                output_dir / "frames",
+                frames,
                 model.encoder,
                 manifests,
                 config.tasks,
@@ -105,9 +107,11 @@ class PARTTrainer(Trainer):
                 processes,
                 loop.autocast,
             )
+        if loader.cache is None and processes.first:
+            shutil.rmtree(frames, ignore_errors=True)  # of a run before, with other settings
         loop.run()
-        if loader.cache is not None and processes.first:
-            loader.cache.remove()
+        if processes.first:
+            shutil.rmtree(frames, ignore_errors=True)
 
     @classmethod
     def describe(cls, model: PARTModel, config: Config, plan: BatchPlan) -> None:

@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from espnet_part import audio
-from espnet_part.audio import AudioError, audio_samples, load_audio, to_mono_16k
+from espnet_part.audio import AudioError, audio_samples, load_audio, resample, to_mono_16k
 from espnet_part.mp3 import mp3_length
 
 RATES = (8000, 11025, 16000, 22050, 44100, 48000)
@@ -253,3 +253,11 @@ def test_change_speed():
     assert audio.change_speed(wave, 1.0) is wave
     with pytest.raises(ValueError, match="speed factor"):
         audio.change_speed(wave, 0)
+
+
+def test_resampling_within_autocast():
+    """Dev clips are loaded there; numpy has no bfloat16."""
+    wave = np.sin(np.arange(44100) / 30).astype(np.float32)
+    plain = resample(wave, 44100, 16000)
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(resample(wave, 44100, 16000), plain)

@@ -49,7 +49,14 @@ def encoder(make_model):
 def cache_of(encoder, opened, tmp_path):
     """``cache_of(**changes)``: a cache of the toy data."""
 
-    def make(processes=None, limit_gb=1.0, manifests=opened, folder=tmp_path / "frames", part=None):
+    def make(
+        processes=None,
+        limit_gb=1.0,
+        manifests=opened,
+        folder=tmp_path / "frames",
+        part=None,
+        narrow=False,
+    ):
         return make_frame_cache(
             folder,
             part or encoder,
@@ -58,7 +65,7 @@ def cache_of(encoder, opened, tmp_path):
             150,
             limit_gb,
             processes or Processes(),
-            lambda: torch.autocast("cpu", enabled=False),
+            lambda: torch.autocast("cpu", torch.bfloat16, enabled=narrow),
         )
 
     return make
@@ -90,6 +97,18 @@ def test_frames_keep_the_type_that_the_encoder_computes_in(cache_of, encoder, op
     narrow = cache_of(part=encoder.to(torch.bfloat16)).read(opened[0].row(0)).frames
     assert narrow.dtype == torch.bfloat16
     assert narrow.float().abs().mean() > 0.1
+
+
+def test_frames_of_another_kind_or_cut_short_are_made_again(cache_of, encoder, opened, tmp_path):
+    row = opened[0].row(0)
+    plain = cache_of().read(row).frames
+    assert not torch.equal(cache_of(narrow=True).read(row).frames, plain)
+    assert torch.equal(cache_of().read(row).frames, plain)
+    for name in ("clips.0.json", "frames.0.bin"):
+        path = tmp_path / "frames" / name
+        path.write_bytes(path.read_bytes()[:-3])
+        assert torch.equal(cache_of().read(row).frames, plain)
+    assert cache_of(part=encoder.to(torch.bfloat16)).read(row).frames.dtype == torch.bfloat16
 
 
 @pytest.fixture

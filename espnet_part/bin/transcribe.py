@@ -33,8 +33,8 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--pause_sec",
         type=float,
-        help="pauses of this length or longer end a piece, 0: none does (default: the model's, "
-        f"mostly 0, with --srt {SRT_PAUSE_SEC:g})",
+        help="pauses of this length or longer end a piece, 0: none does (default: the model's; "
+        f"where that is 0, with --srt {SRT_PAUSE_SEC:g})",
     )
     add("--batch_size", type=int, help="most pieces decoded at once")
     add("--beam_size", type=int, help="1 is greedy search")
