@@ -12,7 +12,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 recipe=${root}/egs2/part_multilingual/s2t1
 exp=exp/miniature
 log=${exp}/demo.log
-DISK_GB=1 # what stages 1 to 14 write: audio, checkpoints of four phases, the pack
+DISK_GB=2 # what stages 1 to 14 write: audio, checkpoints of four phases, the pack
 
 if [ -z "${PY:-}" ]; then
     PY=${root}/.venv/bin/python

@@ -456,7 +456,7 @@ def test_a_full_disk_is_told_before_anything_runs(demo, tmp_path):
     df.chmod(0o755)
     code, shown = demo.run(path=tmp_path / "bin")
     assert code == 1 and demo.calls == []
-    assert shown.startswith(f"demo: error: 500 MB free in {demo.recipe}, 1 GB needed")
+    assert shown.startswith(f"demo: error: 500 MB free in {demo.recipe}, 2 GB needed")
 
 
 def test_ctrl_c_lets_it_save_and_says_how_to_go_on(demo):
