@@ -32,7 +32,7 @@ help: ## this list
 setup: ## the environment: Python packages in .venv
 	@PYTHON='$(PYTHON)' VENV='$(VENV)' local/setup.sh
 
-demo: setup ## PART on a miniature in ten languages, some 15 minutes; goes on where it stopped
+demo: setup ## PART on a miniature in ten languages, some 16 minutes; goes on where it stopped
 	@PY='$(PY)' local/demo.sh
 
 test: setup ## the tests: no network, no GPU, under ten minutes
