@@ -8,16 +8,17 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from espnet_part.audio import AudioError, AudioHeader, read_header
 from espnet_part.datadir import Row
 
 BLOCK_ROWS = 4096
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def blocks(rows: Iterable[Row], size: int = BLOCK_ROWS) -> Iterator[list[Row]]:
+def blocks(rows: Iterable[T], size: int = BLOCK_ROWS) -> Iterator[list[T]]:
     """Cuts an iterator into lists of at most `size` rows."""
     rows = iter(rows)
     while block := list(itertools.islice(rows, size)):
@@ -77,9 +78,18 @@ class Skipped:
 
 
 class Progress:
-    """Logs rows done, rate and time left, at most every `every_sec` seconds."""
+    """Logs rows done, rate and time left, at most every `every_sec` seconds.
 
-    def __init__(self, what: str, total: int, every_sec: float = 20.0):
+    Args:
+        what: Is done.
+        total: Rows; None where nobody knows, then no time left is told.
+        every_sec: See above.
+
+    Attributes:
+        done: Rows so far.
+    """
+
+    def __init__(self, what: str, total: int | None, every_sec: float = 20.0):
         self.done = 0
         self._what, self._total, self._every = what, total, every_sec
         self._start = self._last = time.monotonic()
@@ -103,6 +113,9 @@ class Progress:
 
     def _show(self, now: float) -> None:
         rate = self.done / max(now - self._start, 1e-9)
+        if self._total is None:
+            log.info("%s: %d rows, %.0f rows/s", self._what, self.done, rate)
+            return
         left = max(0, self._total - self.done) / max(rate, 1e-9)
         percent = 100 * self.done / max(self._total, 1)
         log.info(

@@ -3,8 +3,9 @@
 #
 #   local/data.sh <corpus> [options of local/prepare_<corpus>.py]
 #
-# A corpus of your own needs nothing here: write data/<corpus>/<set> (README.md has the files), or
-# add local/prepare_<corpus>.py.
+# Where the corpus lies is said in db.sh, by the variable that has the corpus's name in capitals.
+# A corpus of your own needs nothing here: write data/<corpus>/<set> (docs/data.md), or add
+# local/prepare_<corpus>.py.
 set -euo pipefail
 
 [ $# -ge 1 ] || { echo "usage: local/data.sh <corpus> [options]" >&2; exit 2; }
@@ -20,14 +21,19 @@ fi
 . ./db.sh
 
 python=${python:-python3}
+variable=${corpus^^}
+[ "${corpus}" != digits ] || variable=FSDD
 case ${corpus} in
-    digits)
-        source_args=("${FSDD}")
-        if [ "${FSDD}" = downloads ]; then
-            source_args=(--fetch downloads/fsdd)
+    toy | miniature) source_args=() ;; # made, not read
+    *)
+        source_args=("${!variable:-}")
+        if [ "${!variable:-}" = downloads ]; then
+            source_args=(--fetch "downloads/${variable,,}")
+        elif [ -z "${!variable:-}" ]; then
+            echo "local/data.sh: error: where is ${corpus}? Name its folder in db.sh (${variable}=/corpora/...); what it is and where to get it: ${script} --help" >&2
+            exit 2
         fi
         ;;
-    *) source_args=() ;;
 esac
 # shellcheck disable=SC2086 # ${python} may hold options
 ${python} "${script}" "${source_args[@]}" "data/${corpus}" "$@"

@@ -4,48 +4,13 @@ import argparse
 import os
 import shutil
 import sys
-import urllib.error
-import urllib.request
 import zipfile
 from pathlib import Path
 
+from fetch import download
+
 COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"  # what the figures in RESULTS.md were made with
 URL = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/{COMMIT}.zip"
-BYTES_EXPECTED = 16_000_000  # about; only for the progress line when the server names no length
-
-
-def download(url: str, path: Path, timeout_sec: float = 30.0) -> None:
-    """Download to a file with a progress line, going on where an earlier try broke off.
-
-    Args:
-        url: what to fetch.
-        path: where it goes; `<path>.part` holds an unfinished download.
-        timeout_sec: how long one read may stay silent.
-
-    Raises:
-        ValueError: no connection, or the server refuses.
-    """
-    part = path.with_name(path.name + ".part")
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        with urllib.request.urlopen(request, timeout=timeout_sec) as answer:
-            if answer.status != 206:  # the server does not resume: start again
-                have = 0
-            total = have + int(answer.headers.get("Content-Length") or 0) or BYTES_EXPECTED
-            with open(part, "ab" if have else "wb") as file:
-                while block := answer.read(1 << 20):
-                    file.write(block)
-                    have += len(block)
-                    print(f"\r{have / 1e6:.1f} of about {total / 1e6:.1f} MB", end="", flush=True)
-        print()
-    except (urllib.error.URLError, OSError) as error:
-        raise ValueError(
-            f"Could not fetch {url} ({error}). Without a network, copy the dataset (its folder "
-            "recordings/ with 3,000 wav files) to this machine and name the folder in db.sh "
-            "(FSDD=...). Started downloads are resumed."
-        ) from error
-    os.replace(part, path)
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -87,7 +52,13 @@ def fetch_fsdd(folder: Path, url: str = URL) -> None:
     archive = folder / "fsdd.zip"
     if not archive.exists():
         print(f"Fetching the Free Spoken Digit Dataset (CC BY-SA 4.0): {url}")
-        download(url, archive)
+        try:
+            download(url, archive)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}. Or name a folder that holds its recordings/ (3,000 wav files) in db.sh "
+                "(FSDD=...)"
+            ) from error
     unpack(archive, folder)
     archive.unlink()
 
