@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_part.audio import SAMPLE_RATE, AudioError
 from espnet_part.datadir import ALL_FILES, Row, count_rows, iter_rows, write_datadir
+from espnet_part.leakage import HeldOut
 from espnet_part.publish import fingerprint, read_stamp, write_stamp
 from espnet_part.rowpass import Progress, Skipped, blocks, read_headers, row_samples
 
@@ -40,7 +41,13 @@ class Limits:
             raise ValueError(f"limits: found max_chars {self.max_chars}, expected 1 or more")
 
 
-def filter_datadir(data_dir: str | Path, out: str | Path, limits: Limits, jobs: int = 1) -> dict:
+def filter_datadir(
+    data_dir: str | Path,
+    out: str | Path,
+    limits: Limits,
+    jobs: int = 1,
+    test_sets: Sequence[str | Path] = (),
+) -> dict:
     """Copies a data folder without the rows that break a limit, have bad audio, or lack text.
 
     Args:
@@ -48,6 +55,7 @@ def filter_datadir(data_dir: str | Path, out: str | Path, limits: Limits, jobs: 
         out: Another folder; `skipped.tsv` in it lists id, reason and detail of every dropped row.
         limits: See `Limits`.
         jobs: Threads that read audio headers.
+        test_sets: Data folders; rows that one of them holds are dropped, see `HeldOut`.
 
     Returns:
         {"rows": rows read, "kept": rows written, "skipped": {reason: rows}}.
@@ -62,15 +70,18 @@ def filter_datadir(data_dir: str | Path, out: str | Path, limits: Limits, jobs: 
         "data_dir": str(data_dir),
         "files": fingerprint(data_dir, ALL_FILES),
         "limits": [limits.min_sec, limits.max_sec, limits.max_chars],
+        "test_sets": {str(test): fingerprint(Path(test), ALL_FILES) for test in test_sets},
     }
     if (result := read_stamp(out, job, ALL_FILES)) is not None:
         return result
     total = count_rows(data_dir)
+    held_out = HeldOut(test_sets)
     with listing(out) as file, contextlib.ExitStack() as stack:
         skipped = Skipped(str(data_dir), file)
         pool = stack.enter_context(ThreadPoolExecutor(max(1, jobs)))
         progress = stack.enter_context(Progress(f"filter {data_dir}", total))
-        kept = write_kept(out, _good_rows(data_dir, limits, pool, skipped, progress), skipped)
+        rows = _good_rows(data_dir, limits, held_out, pool, skipped, progress)
+        kept = write_kept(out, rows, skipped)
     result = {"rows": progress.done, "kept": kept, "skipped": skipped.counts}
     write_stamp(out, job, ALL_FILES, result)
     return result
@@ -112,13 +123,18 @@ def write_kept(out: Path, rows: Iterator[Row], skipped: Skipped) -> int:
 
 
 def _good_rows(
-    data_dir: Path, limits: Limits, pool: ThreadPoolExecutor, skipped: Skipped, progress: Progress
+    data_dir: Path,
+    limits: Limits,
+    held_out: HeldOut,
+    pool: ThreadPoolExecutor,
+    skipped: Skipped,
+    progress: Progress,
 ) -> Iterator[Row]:
     for block in blocks(iter_rows(data_dir)):
         headers = read_headers(block, pool)
         for row in block:
             try:
-                problem = _problem(row, row_samples(row, headers), limits)
+                problem = _problem(row, row_samples(row, headers), limits) or held_out.problem(row)
             except AudioError as err:
                 problem = err.reason, str(err)
             if problem is None:

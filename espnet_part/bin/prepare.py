@@ -28,7 +28,8 @@ A wav.scp entry that ends in "|" is a command. It is refused, because running it
 the file all your rights on this machine. With --audio_format AND --allow_pipes the commands are
 run: read wav.scp before you do that."""
 _FILTER = """Copies a data folder without the rows that training cannot use: audio that is bad,
-too short or too long, empty text. For training and validation sets; a test set stays whole."""
+too short or too long, empty text, rows that a test set holds as well (the same clip, or the same
+pair of texts). For training and validation sets; a test set stays whole."""
 _SPEED = """Writes a data folder that holds another one and copies of it at other speeds.
 
 Not needed as a rule: training perturbs speed on the fly, without copies."""
@@ -78,6 +79,9 @@ def get_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--max_chars", type=int, help="longest source or target text (default: any length)"
     )
+    command.add_argument(
+        "--test_sets", nargs="*", default=[], help="data folders whose rows must not be in OUT"
+    )
 
     command = commands.add_parser(
         "speed", help="stage 2", parents=audio, description=_SPEED, formatter_class=raw
@@ -126,7 +130,7 @@ def _run(args: argparse.Namespace) -> dict:
         from espnet_part.filtering import Limits, filter_datadir
 
         limits = Limits(args.min_sec, args.max_sec, args.max_chars)
-        return filter_datadir(args.data_dir, args.out, limits, args.nj)
+        return filter_datadir(args.data_dir, args.out, limits, args.nj, args.test_sets)
     from espnet_part.formatting import format_datadir, perturb_datadir
 
     if args.command == "format":
