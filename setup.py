@@ -11,6 +11,9 @@ VERSION = re.search(
     r'^__version__ = "(.+)"$', (HERE / "espnet_part/__init__.py").read_text(), re.MULTILINE
 )
 
+# Not for every user of the library, and eSpeak NG and zhconv are under the GPL. `make` installs them.
+EXTRAS = {"demo": ("espeakng-loader",), "zh": ("zhconv", "cn2an")}
+
 
 def requirements(name: str) -> list[str]:
     """The lines of a requirements file, with exact versions loosened to lower bounds.
@@ -19,7 +22,8 @@ def requirements(name: str) -> list[str]:
     """
     lines = (line.split("#")[0].strip() for line in (HERE / name).read_text().splitlines())
     # ESPnet itself has no order of versions that we could rely on, setuptools an upper limit.
-    kept = [line for line in lines if line and not line.startswith(("setuptools", "espnet=="))]
+    apart = ("setuptools", "espnet==", *sum(EXTRAS.values(), ()))
+    kept = [line for line in lines if line and not line.startswith(apart)]
     return [line.replace("==", ">=") for line in kept]
 
 
@@ -32,8 +36,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["espnet_part", "espnet_part.*"]),
+    package_data={"espnet_part": ["paper_tables.yaml", "report_page/*"]},
     install_requires=["espnet>=202511", "setuptools<74", *requirements("requirements.txt")],
-    extras_require={"dev": requirements("requirements-dev.txt")},
+    extras_require={"dev": requirements("requirements-dev.txt"), **EXTRAS},
     entry_points={
         "console_scripts": [
             "part-train = espnet_part.bin.train:main",

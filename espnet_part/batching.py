@@ -7,14 +7,14 @@ is immediate, and one process and many train on the same updates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
 from espnet_part.audio import SAMPLE_RATE
 from espnet_part.manifest import Manifest
+from espnet_part.mixing import Source, mix, set_names
 from espnet_part.permutation import permuted
-from espnet_part.prompt import TASKS
 
 COST_PER_SECOND = 25  # encoder and LLM work of a second of speech, counted in LLM tokens
 COST_PER_ROW = 16  # the prompt
@@ -34,17 +34,6 @@ def row_cost(samples, n_source, n_target):
     return speech + text + n_target + COST_PER_ROW
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Rows of one task in one manifest, and how many of them an epoch draws."""
-
-    manifest: int
-    rows: np.ndarray | None  # None: all rows of the manifest
-    size: int
-    draws: int
-    mean_cost: float
-
-
 class BatchPlan:
     """Says for every step which rows it trains on.
 
@@ -53,11 +42,20 @@ class BatchPlan:
         tasks: Tasks to train on; rows of others are left out.
         batch_cost: Budget of one update over all processes, in `row_cost` units.
         task_shares: Share of each task's cost in the data, e.g. ``{"asr": 1, "st": 2}``; None
-            takes every row once per epoch.
+            leaves it as it is.
         seed: Of the order.
+        temperature: How even the groups of a task are, see `mixing`.
+        corpus_weights: Factors on the shares of training sets, by glob.
+        language_weights: Factors on the shares of languages and pairs. Without any of these four,
+            an epoch has every row once.
+
+    Attributes:
+        sources: What an epoch draws from.
+        places: Row numbers of each source; None where it is all rows of its manifest.
 
     Raises:
-        ValueError: No rows for one of the tasks, or a share for a task not trained on.
+        ValueError: No rows for one of the tasks, a share for a task not trained on, or a weight
+            that matches nothing.
     """
 
     def __init__(
@@ -67,11 +65,24 @@ class BatchPlan:
         batch_cost: float,
         task_shares: dict[str, float] | None = None,
         seed: int = 0,
+        temperature: float = 1.0,
+        corpus_weights: dict[str, float] | None = None,
+        language_weights: dict[str, float] | None = None,
     ):
         self.manifests = manifests
         self.batch_cost = batch_cost
         self.seed = seed
-        self.sources = self._make_sources(tasks, task_shares)
+        self.names = set_names([manifest.folder for manifest in manifests])
+        self.sources = mix(
+            self.names,
+            [manifest.meta["totals"] for manifest in manifests],
+            tasks,
+            task_shares,
+            temperature,
+            corpus_weights,
+            language_weights,
+        )
+        self.places = self._find_places()
         self.epoch_rows = sum(source.draws for source in self.sources)
         self._starts = np.cumsum([0] + [source.draws for source in self.sources])
         self.block_rows = min(self.epoch_rows, BLOCK_ROWS)
@@ -82,30 +93,16 @@ class BatchPlan:
         self.steps_per_epoch = self.epoch_rows * self.block_steps / self.block_rows
         self._block: tuple[int, list] = (-1, [])
 
-    def _make_sources(self, tasks, task_shares) -> list[_Source]:
-        for task in task_shares or {}:
-            if task not in tasks:
-                raise ValueError(f"task_shares names {task!r}, but the phase trains on {tasks}")
-        found: list[tuple[str, _Source]] = []
+    def _find_places(self) -> list[np.ndarray | None]:
+        places: list[np.ndarray | None] = [None] * len(self.sources)
         for number, manifest in enumerate(self.manifests):
-            index = manifest.index
-            names = manifest.meta["tasks"]
-            present = sorted({key.split()[0] for key in manifest.meta["totals"]})
-            for task in (task for task in present if task in tasks):
-                totals = [v for k, v in manifest.meta["totals"].items() if k.split()[0] == task]
-                size = sum(total["rows"] for total in totals)
-                # A folder of one task needs no list of its rows; others take 4 bytes a row.
-                rows = None if size == len(index) else _places(index["task"], names.index(task))
-                cost = sum(total["cost"] for total in totals) / size
-                found.append((task, _Source(number, rows, size, size, cost)))
-        for task in tasks:
-            if task not in {name for name, _ in found}:
-                raise ValueError(
-                    f"the phase trains on {task!r}, but no row of the training data has that task"
-                )
-        if task_shares:
-            found = _weighted(found, {task: task_shares.get(task, 1.0) for task in tasks})
-        return [source for _, source in found]
+            own = [i for i, source in enumerate(self.sources) if source.manifest == number]
+            # A folder of one source needs no list of its rows; others take 4 bytes a row.
+            if any(self.sources[i].size < len(manifest) for i in own):
+                lists = _places(manifest, [self.sources[i] for i in own])
+                for i, rows in zip(own, lists, strict=True):
+                    places[i] = rows
+        return places
 
     def rows(self, step: int) -> list[tuple[int, int]]:
         """Rows of step `step` (from 0), as (manifest number, row number), most expensive first."""
@@ -133,7 +130,8 @@ class BatchPlan:
                 for turn in np.unique(passes):
                     these = here[passes == turn]
                     row = permuted(place[passes == turn], source.size, self._key(2, number, turn))
-                    row = row if source.rows is None else source.rows[row].astype(np.int64)
+                    rows = self.places[number]
+                    row = row if rows is None else rows[row].astype(np.int64)
                     entry = self.manifests[source.manifest].index[row]
                     manifest_of[these], row_of[these] = source.manifest, row
                     cost[these] = row_cost(entry["samples"], entry["n_source"], entry["n_target"])
@@ -180,49 +178,49 @@ class BatchPlan:
         return float(row_cost(entry["samples"], entry["n_source"], entry["n_target"]))
 
     def epoch_table(self) -> list[dict]:
-        """What an epoch holds, by task and language pair, and each one's share of the cost."""
-        table: dict[str, dict] = {}
+        """What an epoch holds, by task, language pair and set, and each one's share of the cost.
+
+        ``times`` says how often a row comes.
+        """
+        table: list[dict] = []
         for source in self.sources:
-            manifest = self.manifests[source.manifest]
-            factor = source.draws / source.size
-            for key, total in manifest.meta["totals"].items():
+            totals = self.manifests[source.manifest].meta["totals"]
+            times = source.draws / source.size
+            for key in source.keys:
                 task, src, tgt = key.split()
-                rows_task = manifest.meta["tasks"]
-                assert task in rows_task and task in TASKS
-                if not self._covers(source, manifest, task):
-                    continue
-                line = table.setdefault(
-                    key,
-                    {
-                        "task": task,
-                        "src": src,
-                        "tgt": tgt,
-                        "rows": 0.0,
-                        "hours": 0.0,
-                        "target_tokens": 0.0,
-                        "cost": 0.0,
-                    },
-                )
-                for field in ("rows", "hours", "target_tokens", "cost"):
-                    line[field] += factor * total[field]
-        whole = sum(line["cost"] for line in table.values())
-        return [{**line, "share": line["cost"] / whole} for _, line in sorted(table.items())]
-
-    def _covers(self, source: _Source, manifest: Manifest, task: str) -> bool:
-        if source.rows is None:
-            return True
-        return manifest.meta["tasks"][int(manifest.index["task"][source.rows[0]])] == task
+                line = {"task": task, "src": src, "tgt": tgt, "set": self.names[source.manifest]}
+                counts = ("rows", "hours", "target_tokens", "cost")
+                drawn = {field: times * totals[key][field] for field in counts}
+                table.append({**line, "times": times, **drawn})
+        whole = sum(line["cost"] for line in table)
+        table.sort(key=lambda line: (line["task"], line["src"], line["tgt"], line["set"]))
+        return [{**line, "share": line["cost"] / whole} for line in table]
 
 
-def _places(tasks: np.ndarray, wanted: int) -> np.ndarray:
-    """Where `tasks` (rows,) has `wanted`, scanned in pieces: the list alone takes memory."""
-    piece = 1 << 20
-    small = np.uint32 if len(tasks) <= 1 << 32 else np.int64
-    found = [
-        (np.flatnonzero(tasks[start : start + piece] == wanted) + start).astype(small)
-        for start in range(0, len(tasks), piece)
-    ]
-    return np.concatenate(found)
+def _places(manifest: Manifest, sources: Sequence[Source]) -> list[np.ndarray]:
+    """Row numbers of each source of a manifest, found in one pass; the lists alone take memory."""
+    tasks, languages = manifest.meta["tasks"], manifest.meta["languages"]
+    source_of = np.full((len(tasks), len(languages), len(languages)), -1, np.int16)
+    for number, source in enumerate(sources):
+        alone = [other.task for other in sources].count(source.task) == 1
+        for task, src, tgt in (key.split() for key in source.keys):
+            if alone:  # all that a task has needs no look at the languages
+                source_of[tasks.index(task)] = number
+            else:
+                source_of[tasks.index(task), languages.index(src), languages.index(tgt)] = number
+    small = np.uint32 if len(manifest) <= 1 << 32 else np.int64
+    places = [np.empty(source.size, small) for source in sources]
+    filled = [0] * len(sources)
+    piece = 1 << 18  # looking up takes 32 bytes a row
+    for start in range(0, len(manifest), piece):
+        index = manifest.index[start : start + piece]
+        found = source_of[index["task"], index["src"], index["tgt"]]
+        for number, rows in enumerate(places):
+            here = np.flatnonzero(found == number) + start
+            rows[filled[number] : filled[number] + len(here)] = here
+            filled[number] += len(here)
+    assert filled == [source.size for source in sources], "totals are not those of the index"
+    return places
 
 
 def fill(share: list[int], cost, limit: float) -> list[list[int]]:
@@ -236,18 +234,3 @@ def fill(share: list[int], cost, limit: float) -> list[list[int]]:
         pieces[-1].append(i)
         room -= cost[i]
     return pieces
-
-
-def _weighted(found: list[tuple[str, _Source]], shares: dict[str, float]):
-    """Sets draws so that each task's cost has its share; the epoch's cost stays about the same."""
-    cost = {t: sum(s.size * s.mean_cost for name, s in found if name == t) for t in shares}
-    whole, weight = sum(cost.values()), sum(shares.values())
-    out = []
-    for task, source in found:
-        factor = shares[task] / weight * whole / cost[task]
-        draws = max(1, round(source.size * factor)) if shares[task] > 0 else 0
-        if draws:
-            out.append(
-                (task, _Source(source.manifest, source.rows, source.size, draws, source.mean_cost))
-            )
-    return out

@@ -103,6 +103,9 @@ class Config:
     weight_decay: float = 0.01  # matrices only
     clip_norm: float = 1.0  # of the gradient of all parts together
     task_shares: dict[str, float] | None = None  # share of each task's cost; None: as in the data
+    temperature: float = 1.0  # of training set x language pair within a task; above 1: more even
+    corpus_weights: dict[str, float] | None = None  # glob of training sets -> factor on their share
+    language_weights: dict[str, float] | None = None  # yue or en-ar -> factor on their share
     task_weights: dict[str, float] | None = None  # factor on each task's loss; None: 1
     source_dropout: float = 0.2  # share of prompts that do not name the source language
     speed_perturb: list[float] | None = None  # factors, one drawn per row and step
@@ -113,6 +116,7 @@ class Config:
     valid_interval: int = 500  # steps
     save_interval: int = 500  # steps
     log_interval: int = 20  # steps
+    valid_rows: int = 0  # of each dev set, spread evenly, the same each time; 0: all of them
     listen_rows: int = 64  # dev rows also read with the wrong audio; 0 switches the probe off
     wandb_project: str | None = None  # also log to Weights & Biases
 

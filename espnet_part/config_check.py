@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from espnet_part.prompt import TASKS, check_templates
+from espnet_part.prompt import LANGUAGES, TASKS, check_templates
 
 if TYPE_CHECKING:
     from espnet_part.config import Config
@@ -20,11 +20,19 @@ POSITIVE = (
     "batch_cost",
     "micro_cost",
     "clip_norm",
+    "temperature",
     "valid_interval",
     "save_interval",
     "log_interval",
 )
-NOT_NEGATIVE = ("warmup_steps", "weight_decay", "seed", "listen_rows", "encoder_cache_gb")
+NOT_NEGATIVE = (
+    "warmup_steps",
+    "weight_decay",
+    "seed",
+    "valid_rows",
+    "listen_rows",
+    "encoder_cache_gb",
+)
 SHARES = ("source_dropout", "final_lr")
 
 
@@ -32,6 +40,7 @@ def check_config(config: Config) -> None:
     """Raises ValueError where values do not go together."""
     trained = _check_parts(config)
     _check_tasks(config, trained)
+    _check_weights(config)
     _check_lora(config)
     _check_numbers(config)
     _check_cache(config, trained)
@@ -92,6 +101,22 @@ def _check_tasks(config: Config, trained: list[str]) -> None:
                 raise ValueError(f"{key}.{task}: found {value!r}, expected more than 0")
         if values and not any(values.get(task, 1) for task in config.tasks):
             raise ValueError(f"{key}: all are 0; nothing would be learned")
+
+
+def _check_weights(config: Config) -> None:
+    for key in ("corpus_weights", "language_weights"):
+        for name, value in (getattr(config, key) or {}).items():
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{key}.{name}: found {value!r}, expected more than 0")
+    if "" in (config.corpus_weights or {}):
+        raise ValueError("corpus_weights: found an empty name; expected names of training sets")
+    for name in config.language_weights or {}:
+        src, dash, tgt = name.partition("-")
+        if src not in LANGUAGES or (dash and (tgt not in LANGUAGES or tgt == src)):
+            raise ValueError(
+                f"language_weights: found {name!r}, expected a language such as yue, or "
+                f"source-target such as en-ar, of the codes {' '.join(LANGUAGES)}"
+            )
 
 
 def _check_lora(config: Config) -> None:

@@ -19,7 +19,8 @@ import yaml
 from espnet_part.config import Config
 from espnet_part.schema import from_dict, load_yaml
 
-# Their keys are tasks: a layer that changes the tasks gives them anew.
+# Their keys are tasks: a layer that changes the tasks gives them anew. Weights of corpora and
+# languages merge, as they are of the data, whatever the tasks; 1 takes one back, null all.
 WHOLE = ("task_shares", "task_weights")
 INIT_FILES = {"latest": "latest.pth", "best": "valid.loss.best.pth"}
 log = logging.getLogger(__name__)

@@ -89,7 +89,7 @@ def _write_files(
                         "spaces or spaces at its ends; rename the file"
                     )
                 line["wav.scp"] = row.path
-                line["utt2spk"] = row.speaker or row.utt_id
+                line["utt2spk"] = BREAKS.sub("_", (row.speaker or "").strip()) or row.utt_id
                 line["segments"] = f"{row.utt_id} {float(row.start_sec or 0)!r} {end!r}"
                 if row.source is not None:
                     has_transcript = True

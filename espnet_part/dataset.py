@@ -5,7 +5,6 @@ Shapes: A clips, T samples, N text tokens, B rows.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ import torch
 
 from espnet_part.audio import change_speed, load_audio
 from espnet_part.augment import utterance_seed
-from espnet_part.batching import BatchPlan, fill, row_cost
+from espnet_part.batching import BatchPlan
 from espnet_part.datadir import Row
 from espnet_part.manifest import Manifest
 from espnet_part.prompt import LANGUAGES, TASKS, Prompter
@@ -216,32 +215,3 @@ def load_rows(
         except ValueError as error:
             skipped.append(f"{row.utt_id}: {error}")
     return examples
-
-
-def valid_batches(
-    manifests: list[Manifest],
-    tasks: list[str],
-    loader: ExampleLoader,
-    micro_cost: float,
-    rank: int,
-    world_size: int,
-):
-    """Yields (batch, examples) over the dev rows of some tasks, dealt out to the processes.
-
-    Every process yields the same number; what it has no rows for is None.
-    """
-    for manifest in manifests:
-        index = manifest.index
-        costs = row_cost(index["samples"], index["n_source"], index["n_target"])
-        wanted = [i for i, task in enumerate(manifest.meta["tasks"]) if task in tasks]
-        rows = np.flatnonzero(np.isin(index["task"], wanted))
-        rows = rows[np.argsort(costs[rows], kind="stable")]
-        pieces = fill(rows.tolist(), costs, micro_cost)
-        for start in range(0, len(pieces), world_size):
-            mine = start + rank
-            piece = pieces[mine] if mine < len(pieces) else []
-            skipped: list[str] = []
-            examples = load_rows([manifest], [(0, i) for i in piece], loader, 0, skipped)
-            for line in skipped:
-                logging.warning("dev row left out: %s", line)
-            yield (collate(examples), examples) if examples else (None, [])

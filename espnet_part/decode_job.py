@@ -17,7 +17,6 @@ from espnet_part.decoding import Request, decode, plan_batches
 from espnet_part.inference import Speech2Text
 from espnet_part.prompt import LANGUAGES
 
-LIDS = ("right", "none", "wrong")
 # Batches whose audio is loaded while one is decoded.
 BATCHES_AHEAD = 2
 
@@ -122,7 +121,7 @@ def decode_rows(
         s2t: Model and options.
         rows: Id -> row.
         name: What to call them in the progress lines.
-        lid: One of `LIDS`.
+        lid: One of `prompt.LIDS`.
         num_workers: Threads that read audio.
 
     Returns:

@@ -99,7 +99,8 @@ def listing(out: Path):
     out.mkdir(parents=True, exist_ok=True)
     temporary = out / (LISTING + ".tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        # What is listed may be there because it is no UTF-8.
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
             yield file
     finally:
         os.replace(temporary, out / LISTING)

@@ -26,8 +26,9 @@ def read_text(path: str | Path) -> dict[str, str]:
         raise ValueError(f"No such text file: {path}")
     texts: dict[str, str] = {}
     try:
+        # A byte order mark, as some editors write it, is no part of the first id.
         # Only "\n" ends a line: splitlines() also breaks at U+2028, which a sentence may hold.
-        lines = path.read_bytes().decode("utf-8").split("\n")
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text: {error}") from error
     for number, line in enumerate(lines, 1):
@@ -62,8 +63,10 @@ def pair_texts(
         speakers: utterance id -> speaker.
 
     Raises:
-        ValueError: if a hypothesis is missing or belongs to no reference, or nothing is left.
+        ValueError: if a hypothesis is missing or belongs to no reference, or there is no reference.
     """
+    if not refs:
+        raise ValueError(f"{where}: there is no reference to compare with, the reference is empty")
     extra = [utt for utt in hyps if utt not in refs]
     if extra:
         raise ValueError(

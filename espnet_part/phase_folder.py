@@ -41,7 +41,7 @@ def write_config(config: Config, folder: str | Path, restart: bool = False) -> P
     started = (folder / "checkpoint.pth").exists() or (folder / ".finished").exists()
     if started and path.exists() and not restart:
         old = _with_defaults(load_yaml(path))
-        changed = [key for key in sorted(_differences(old, values)) if key != "valid"]
+        changed = sorted(_differences(old, values) - {"valid", "valid_rows"})
         if changed:
             raise ValueError(
                 f"{folder} holds a run of another configuration: {', '.join(changed)} differ(s). "

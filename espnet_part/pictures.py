@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from espnet_part.curriculum import load_curriculum, merge
+from espnet_part.lid_table import main_rows
 from espnet_part.pictures_curves import draw_curves, read_curves
 from espnet_part.pictures_phases import draw_phases
 from espnet_part.pictures_scores import draw_scores
@@ -122,6 +123,7 @@ def _curves(folder: Path, rows: Sequence[Row]) -> list[str]:
 def _scores(folder: Path, rows: Sequence[Row]) -> list[str]:
     """One file per family and decoding: scores[_<family>][_<decode>].png, parts only as needed."""
     out = folder / "images"
+    rows = main_rows(rows)
     own = [row for row in rows if row["curriculum"] == folder.name and not is_reference(row)]
     found = {row["phase"] for row in own}
     known = list(phase_settings(folder))

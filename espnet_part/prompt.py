@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 TASKS = ("asr", "st", "mt", "instruct")
 SPEECH_TASKS = ("asr", "st")
+LIDS = ("right", "none", "wrong")  # which source language a prompt of decoding names
 LANGUAGES = {
     "zh": "Chinese",
     "en": "English",

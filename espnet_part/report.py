@@ -6,7 +6,7 @@ import random
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import yaml
 
 from espnet_part import scoring, trn
 from espnet_part.datadir import iter_rows
+from espnet_part.lid_delta import lid_delta
+from espnet_part.lid_table import DELTA, same_decode
 from espnet_part.pairs import Pair, pair_texts, read_text
 from espnet_part.results import FLOOR, System, make_rows
 from espnet_part.tables import GROUPS, checks_table, markdown, variants
@@ -86,6 +88,18 @@ def _read_system(folder: Path) -> System:
     )
 
 
+def _right_file(file: Path, system: System) -> Path | None:
+    """Name the hypotheses of the same decoding with the right language in the prompt.
+
+    Args:
+        file: `<curriculum>/phase<N>/<decode>/<test_set>/text`.
+        system: what it is of; None where it had the right language itself.
+    """
+    if system.decode is None or system.lid in (None, "right"):
+        return None
+    return file.parents[2] / same_decode(system.decode, system.lid) / file.parent.name / file.name
+
+
 def score_experiment(
     exp: Path, dumpdir: Path, allow_missing: bool, samples: int
 ) -> tuple[dict[Path, list[dict[str, Any]]], list[TestSet], list[str]]:
@@ -96,6 +110,9 @@ def score_experiment(
         dumpdir: holds `raw/<test_set>`.
         allow_missing: count missing hypotheses as empty.
         samples: bootstrap resamples.
+
+    What was decoded with no language in the prompt, or a wrong one, is compared with the same
+    test set decoded with the right one.
 
     Returns:
         Rows by phase folder, the test sets met, and the problems: one message for each test set
@@ -112,7 +129,11 @@ def score_experiment(
     test_sets: dict[str, TestSet] = {}
     by_phase: dict[Path, list[dict[str, Any]]] = {}
     problems = []
-    for file in files:
+    systems = {file: _read_system(file.parent) for file in files}
+    right_of = {file: right for file in files if (right := _right_file(file, systems[file]))}
+    compared: dict[Path, scoring.Scores] = {}
+    # What others are compared with comes first.
+    for file in sorted(files, key=lambda file: (file in right_of, file)):
         name, decode_dir = file.parent.name, file.parent.parent
         try:
             if name not in test_sets:
@@ -132,7 +153,12 @@ def score_experiment(
             continue
         write = trn.write_asr if test_set.task == "asr" else trn.write_st
         write(scores, file.parent)
-        rows = make_rows(scores, _read_system(file.parent), name, *kind)
+        rows = make_rows(scores, systems[file], name, *kind)
+        if file in right_of.values():
+            compared[file] = replace(scores, alignments=[], sacrebleu_json=[])  # they are large
+        if file in right_of and right_of[file] in compared:
+            with_right = compared[right_of[file]]
+            rows[0][DELTA] = lid_delta(with_right, scores, test_set.task, test_set.tgt, samples)
         by_phase.setdefault(decode_dir.parent, []).extend(rows)
     return by_phase, list(test_sets.values()), problems
 
@@ -175,22 +201,22 @@ def floor_rows(test_sets: Sequence[TestSet], samples: int) -> list[dict[str, Any
     return rows
 
 
-def _environment() -> str:
-    """Return ESPnet's list of versions, for the head of a RESULTS.md."""
-    lines = [f"- date: `{time.strftime('%Y-%m-%d %H:%M:%S')}`"]
-    lines.append(f"- python version: `{platform.python_version()}`")
+def environment() -> dict[str, str]:
+    """Return ESPnet's list of date, versions and commit, for the head of a report."""
+    facts = {"date": time.strftime("%Y-%m-%d %H:%M:%S")}
+    facts["python version"] = platform.python_version()
     for package in ("espnet", "torch", "transformers", "jiwer", "sacrebleu", "openai-whisper"):
         try:
-            lines.append(f"- {package} version: `{version(package)}`")
+            facts[f"{package} version"] = version(package)
         except PackageNotFoundError:
             continue
     git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         done = subprocess.run(git, capture_output=True, text=True, check=True)
-        lines.append(f"- Git hash: `{done.stdout.strip()}`")
+        facts["Git hash"] = done.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         pass  # installed without its repository
-    return "\n".join(lines)
+    return facts
 
 
 def phase_report(folder: Path, rows: Sequence[dict[str, Any]]) -> str:
@@ -206,11 +232,12 @@ def phase_report(folder: Path, rows: Sequence[dict[str, Any]]) -> str:
         for row in rows:
             if row["metric"] not in metrics:
                 continue
-            ci95 = "-" if not row["ci95"] else f"{row['ci95'][0]:.2f}-{row['ci95'][1]:.2f}"
             dataset = f"{row['decode']}/{row['test_set']}"
-            body.append([dataset, row["metric"], f"{row['value']:.2f}", ci95, str(row["n_utts"])])
-            for name, other in variants(row).items():
-                body.append([dataset, name, f"{other['value']:.2f}", "", ""])
+            # A second way to count the same errors is marked with a dash.
+            others = {f"- {name}": other for name, other in variants(row).items()}
+            for name, one in {row["metric"]: row, **others}.items():
+                ci95 = "-" if not one["ci95"] else f"{one['ci95'][0]:.2f}-{one['ci95'][1]:.2f}"
+                body.append([dataset, name, f"{one['value']:.2f}", ci95, str(row["n_utts"])])
         if body:
             header = ["dataset", "metric", "value", "95 % CI", "utts"]
             parts += [f"### {heading}", markdown(header, body)]
@@ -222,8 +249,9 @@ def phase_report(folder: Path, rows: Sequence[dict[str, Any]]) -> str:
 
 def write_text(path: Path, title: str, body: str) -> None:
     """Write a RESULTS.md: title, environment, body."""
+    facts = "\n".join(f"- {name}: `{value}`" for name, value in environment().items())
     path.write_text(
         f"<!-- Generated by espnet_part.bin.report -->\n# {title}\n\n"
-        f"## Environments\n{_environment()}\n\n{body}\n",
+        f"## Environments\n{facts}\n\n{body}\n",
         encoding="utf-8",
     )

@@ -59,7 +59,8 @@ def make_rows(
     """Return one row per measure, in the schema of `results.json`.
 
     Beyond the fixed keys a row holds `n_empty_refs` (left out), `lid` where decoding says how it
-    named the language, and variants of the number (`bleu_ja-mecab`).
+    named the language, variants of the number (`bleu_ja-mecab`, `cer_folded`), and at an error
+    rate its parts (`sub_rate`, `del_rate`, `ins_rate`).
     """
     rows = []
     for measure in scores.measures:
@@ -142,11 +143,28 @@ def merge_rows(
     return sorted(merged.values(), key=order)
 
 
-def save_rows(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write `{"results": [...]}`, a row per line, whole or not at all."""
+def save_rows(
+    path: str | Path,
+    rows: Sequence[dict[str, Any]],
+    paired: Sequence[dict[str, Any]] | None = None,
+) -> None:
+    """Write `{"results": [...]}`, a row per line, whole or not at all.
+
+    Args:
+        path: the file.
+        rows: of results.
+        paired: comparisons of two systems, under a key of their own.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
+
+    def listed(key: str, items: Sequence[dict[str, Any]]) -> str:
+        lines = ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in items)
+        return f'"{key}": [\n{lines}\n]'
+
+    parts = [listed("results", rows)]
+    if paired is not None:
+        parts.append(listed("paired", paired))
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(f'{{"results": [\n{lines}\n]}}\n', encoding="utf-8")
+    temporary.write_text("{" + ",\n".join(parts) + "}\n", encoding="utf-8")
     os.replace(temporary, path)

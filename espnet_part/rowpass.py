@@ -12,6 +12,7 @@ from typing import TextIO, TypeVar
 
 from espnet_part.audio import AudioError, AudioHeader, read_header
 from espnet_part.datadir import Row
+from espnet_part.row import BREAKS
 
 BLOCK_ROWS = 4096
 T = TypeVar("T")
@@ -69,7 +70,8 @@ class Skipped:
         if self.counts[reason] <= self._shown:
             log.warning("%s: skipped %s: %s", self._where, utt_id, detail)
         if self._listing is not None:
-            self._listing.write(f"{utt_id}\t{reason}\t{detail}\n")
+            fields = (BREAKS.sub(" ", field) for field in (utt_id, reason, detail))
+            self._listing.write("\t".join(fields) + "\n")
 
     def summary(self) -> str:
         """E.g. `3 rows: 2 missing file, 1 no samples`."""

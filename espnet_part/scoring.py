@@ -4,19 +4,22 @@ One engine per number: jiwer counts word and character errors, sacrebleu BLEU an
 hypotheses come in; normalization happens here. Nothing here reads a model or a config.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import version
 
 import numpy as np
 
 from espnet_part import hypotheses as hyp_checks
 from espnet_part import normalize as norm
+from espnet_part import normalize_zh
+from espnet_part.error_rate import Alignment, align, error_stats, error_types
 from espnet_part.pairs import Pair
+from espnet_part.significance import BOOTSTRAP_SAMPLES, bootstrap, per_cent
 
 ST_TASKS = ("st", "mt")
-BOOTSTRAP_SAMPLES = 1000
-BOOTSTRAP_SEED = 12345
 
 
 @dataclass(frozen=True)
@@ -33,87 +36,18 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Alignment:
-    """Word or character alignment of one utterance, as `trn.py` prints it.
-
-    `ops` lists (operation, reference token or None, hypothesis token or None) with operation one
-    of C, S, D, I; `counts` their numbers in that order.
-    """
-
-    pair: Pair
-    ops: list[tuple[str, str | None, str | None]]
-    counts: tuple[int, int, int, int]
-
-
-@dataclass(frozen=True)
 class Scores:
-    """All measures of one test set and what the reports beside them need."""
+    """All measures of one test set and what the reports beside them need.
+
+    `stats` has for every error rate, variants too, (errors, reference tokens) by utterance, (N, 2).
+    """
 
     measures: list[Measure]
     pairs: list[Pair]
     n_empty_refs: int
     alignments: list[Alignment] = field(default_factory=list)
     sacrebleu_json: list[str] = field(default_factory=list)
-
-
-def bootstrap(
-    stats_NK: np.ndarray,
-    score: Callable[[np.ndarray], np.ndarray],
-    samples: int = BOOTSTRAP_SAMPLES,
-    seed: int = BOOTSTRAP_SEED,
-) -> list[float] | None:
-    """Percentile bootstrap over utterances: the 95 % interval of a score.
-
-    Args:
-        stats_NK: additive statistics of N utterances.
-        score: maps summed statistics (samples, K) to scores (samples,).
-        samples: number of resamples; 0 gives None.
-        seed: of the resampling; the same for every system, so their intervals are comparable.
-
-    Returns:
-        [low, high], or None below two utterances, where there is no spread to estimate.
-    """
-    n_utts = len(stats_NK)
-    if n_utts < 2 or samples < 1:
-        return None
-    rng = np.random.default_rng(seed)
-    sums = np.empty((samples, stats_NK.shape[1]))
-    for i in range(samples):
-        counts = np.bincount(rng.integers(n_utts, size=n_utts), minlength=n_utts)
-        sums[i] = counts @ stats_NK
-    low, high = np.percentile(score(sums), [2.5, 97.5])
-    return [float(low), float(high)]
-
-
-def _per_cent(sums: np.ndarray) -> np.ndarray:
-    """Map sums (S, 2) of (events, trials) to per cent; a resample without trials counts as 0."""
-    return 100.0 * sums[:, 0] / np.maximum(sums[:, 1], 1e-9)
-
-
-def _align(pairs: Sequence[Pair], refs: list[str], hyps: list[str], chars: bool):
-    import jiwer
-
-    process = jiwer.process_characters if chars else jiwer.process_words
-    output = process(refs, hyps)
-    result = []
-    for pair, ref, hyp, chunks in zip(
-        pairs, output.references, output.hypotheses, output.alignments, strict=True
-    ):
-        ops: list[tuple[str, str | None, str | None]] = []
-        for chunk in chunks:
-            ref_part = ref[chunk.ref_start_idx : chunk.ref_end_idx]
-            hyp_part = hyp[chunk.hyp_start_idx : chunk.hyp_end_idx]
-            if chunk.type == "insert":
-                ops += [("I", None, token) for token in hyp_part]
-            elif chunk.type == "delete":
-                ops += [("D", token, None) for token in ref_part]
-            else:
-                name = "C" if chunk.type == "equal" else "S"
-                ops += [(name, r, h) for r, h in zip(ref_part, hyp_part, strict=True)]
-        names = [op[0] for op in ops]
-        counts = (names.count("C"), names.count("S"), names.count("D"), names.count("I"))
-        result.append(Alignment(pair, ops, counts))
-    return result
+    stats: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def _rates(pairs: Sequence[Pair], lang: str, n_ref_tokens: int, samples: int) -> list[Measure]:
@@ -125,7 +59,7 @@ def _rates(pairs: Sequence[Pair], lang: str, n_ref_tokens: int, samples: int) ->
             Measure(
                 metric,
                 100.0 * sum(flags) / len(pairs),
-                bootstrap(stats, _per_cent, samples),
+                bootstrap(stats, per_cent, samples),
                 len(pairs),
                 n_ref_tokens,
                 hyp_checks.SIGNATURE,
@@ -135,23 +69,51 @@ def _rates(pairs: Sequence[Pair], lang: str, n_ref_tokens: int, samples: int) ->
 
 
 def _error_rate(
-    pairs: Sequence[Pair], refs: list[str], lang: str, samples: int, basic: bool = False
+    pairs: Sequence[Pair],
+    refs: list[str],
+    normalize: Callable[[str], str],
+    lang: str,
+    kind: str,
+    samples: int,
 ) -> tuple[Measure, list[Alignment]]:
+    """Score against normalized references; `kind` is what the signature says of `normalize`."""
     chars = lang in norm.CER_LANGUAGES
-    hyps = [norm.normalize(pair.hyp, lang, basic) for pair in pairs]
-    alignments = _align(pairs, refs, hyps, chars)
-    counts = np.array([a.counts for a in alignments], dtype=float)
-    stats = np.stack([counts[:, 1:].sum(1), counts[:, :3].sum(1)], axis=1)
+    hyps = [normalize(pair.hyp) for pair in pairs]
+    alignments = align(pairs, refs, hyps, chars)
+    stats = error_stats(alignments)
     errors, n_ref_tokens = stats.sum(0)
     measure = Measure(
         "cer" if chars else "wer",
         100.0 * errors / n_ref_tokens,
-        bootstrap(stats, _per_cent, samples),
+        bootstrap(stats, per_cent, samples),
         len(pairs),
         int(n_ref_tokens),
-        f"jiwer:{version('jiwer')}|{norm.signature(lang, basic)}",
+        f"jiwer:{version('jiwer')}|{kind}",
     )
     return measure, alignments
+
+
+def _other_normalizers(lang: str) -> dict[str, tuple[Callable[[str], str], str]]:
+    """Return a language's second ways to normalize: name -> (function, what its signature says)."""
+    if lang == "en":
+        return {
+            "wer_basic": (
+                lambda text: norm.normalize(text, lang, basic=True),
+                norm.signature(lang, basic=True),
+            )
+        }
+    if lang in normalize_zh.LANGUAGES and not _say_missing(normalize_zh.missing_packages()):
+        kind = f"{normalize_zh.signature()}|{norm.signature(lang)}"
+        return {"cer_folded": (lambda text: norm.normalize(normalize_zh.fold(text), lang), kind)}
+    return {}
+
+
+@lru_cache(maxsize=4)  # said once, not for every test set
+def _say_missing(packages: tuple[str, ...]) -> bool:
+    if packages:
+        names = " ".join(packages)
+        print(f"cer_folded is left out, it needs: pip install {names}", file=sys.stderr)
+    return bool(packages)
 
 
 def _variant(measure: Measure) -> dict:
@@ -162,29 +124,35 @@ def _variant(measure: Measure) -> dict:
 def score_asr(pairs: Sequence[Pair], lang: str, samples: int = BOOTSTRAP_SAMPLES) -> Scores:
     """WER, or CER for zh ja ko yue, after Whisper's normalizer, and the rates.
 
-    For English, WER after Whisper's basic rules stands in `also`: the English ones join spoken
-    numbers to one word, so that on digit strings WER nearly counts wrong sentences. Utterances
-    whose normalized reference is empty are left out and counted.
+    Second ways to normalize stand in `also`, with signatures of their own. For English, WER after
+    Whisper's basic rules: the English ones join spoken numbers to one word, so that on digit
+    strings WER nearly counts wrong sentences. For Chinese and Cantonese, CER after folding
+    scripts and numbers (`normalize_zh`). So do substitutions, deletions and insertions in per
+    cent. Utterances whose normalized reference is empty are left out and counted.
 
     Raises:
         ValueError: if no utterance has a reference.
     """
-    kept, refs = [], []
-    for pair in pairs:
-        ref = norm.normalize(pair.ref, lang)
-        if ref:
-            kept.append(pair)
-            refs.append(ref)
+
+    def normalize(text: str) -> str:
+        return norm.normalize(text, lang)
+
+    all_refs = [normalize(pair.ref) for pair in pairs]
+    kept = [pair for pair, ref in zip(pairs, all_refs, strict=True) if ref]
     if not kept:
         raise ValueError(f"Nothing to score: all {len(pairs)} references are empty ({lang})")
-    main, alignments = _error_rate(kept, refs, lang, samples)
-    if lang == "en":
-        refs = [norm.normalize(pair.ref, lang, basic=True) for pair in kept]
-    if lang == "en" and any(refs):
-        basic, _ = _error_rate(kept, refs, lang, samples, basic=True)
-        main.also["wer_basic"] = _variant(basic)
+    refs = [ref for ref in all_refs if ref]
+    main, alignments = _error_rate(kept, refs, normalize, lang, norm.signature(lang), samples)
+    main.also.update(error_types(alignments))
+    stats = {main.metric: error_stats(alignments)}
+    for name, (other, kind) in _other_normalizers(lang).items():
+        refs = [other(pair.ref) for pair in kept]
+        if any(refs):
+            measure, aligned = _error_rate(kept, refs, other, lang, kind, samples)
+            main.also[name] = _variant(measure)
+            stats[name] = error_stats(aligned)
     rates = _rates(kept, lang, main.n_ref_tokens, samples)
-    return Scores([main, *rates], kept, len(pairs) - len(kept), alignments)
+    return Scores([main, *rates], kept, len(pairs) - len(kept), alignments, stats=stats)
 
 
 def bleu_tokenizer(lang: str) -> str:

@@ -169,8 +169,9 @@ def experiment_tables(rows: Sequence[Row]) -> str:
         parts.append(f"Values are means over the seeds {', '.join(map(str, seeds))}.")
     signatures: dict[str, list[str]] = {}
     for row in trained:
-        names = signatures.setdefault(row["signature"], [])
-        if row["metric"] not in names:
-            names.append(row["metric"])
+        for name, one in {row["metric"]: row, **variants(row)}.items():
+            names = signatures.setdefault(one["signature"], [])
+            if name not in names:
+                names.append(name)
     parts.append("\n".join(f"- {', '.join(names)}: `{s}`" for s, names in signatures.items()))
     return "\n\n".join(part for part in parts if part)

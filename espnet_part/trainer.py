@@ -51,7 +51,14 @@ class PARTTrainer(Trainer):
         model.task_weights |= config.task_weights or {}
         manifests = [Manifest.open(folder) for folder in config.train]
         plan = BatchPlan(
-            manifests, config.tasks, config.batch_cost, config.task_shares, config.seed
+            manifests,
+            config.tasks,
+            config.batch_cost,
+            config.task_shares,
+            config.seed,
+            config.temperature,
+            config.corpus_weights,
+            config.language_weights,
         )
         limits = model.encoder.min_samples, model.encoder.max_samples
         loader = ExampleLoader(
@@ -65,6 +72,7 @@ class PARTTrainer(Trainer):
             config.micro_cost,
             config.listen_rows,
             processes,
+            config.valid_rows,
         )
         loop = Loop(
             model,
@@ -139,6 +147,8 @@ class PARTTrainer(Trainer):
                 "task": "",
                 "src": "",
                 "tgt": "",
+                "set": "",
+                "times": ".2f",
                 "rows": ",.0f",
                 "hours": ",.2f",
                 "target_tokens": ",.0f",

@@ -11,8 +11,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from espnet_part.error_rate import Alignment
 from espnet_part.pairs import Pair
-from espnet_part.scoring import Alignment, Scores
+from espnet_part.scoring import Scores
 
 
 def _label(pair: Pair) -> str:
@@ -103,9 +104,14 @@ def _write(path: Path, lines: Iterable[str]) -> None:
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="\n")
 
 
+def find_sclite() -> str | None:
+    """Return sclite's path: on PATH, or where Debian's package sctk hides it."""
+    return shutil.which("sclite") or shutil.which("sclite", path="/usr/lib/sctk/bin")
+
+
 def _run_sclite(folder: Path) -> None:
     """Let sclite write its own report where it is installed; its failure spoils nothing."""
-    sclite = shutil.which("sclite")
+    sclite = find_sclite()
     if sclite is None:
         return
     command = [sclite, "-r", "ref.trn", "trn", "-h", "hyp.trn", "trn"]

@@ -6,10 +6,14 @@ that; a model that listens loses much. It tells early whether the path through t
 
 from __future__ import annotations
 
+import logging
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_part.dataset import Example, ExampleLoader, valid_batches
+from espnet_part.batching import fill, row_cost
+from espnet_part.dataset import Example, ExampleLoader, collate, load_rows
 from espnet_part.manifest import Manifest
 from espnet_part.model import PARTModel
 from espnet_part.parallel import Processes
@@ -27,6 +31,7 @@ class Validation:
         micro_cost: Budget of a forward.
         listen_rows: About how many rows to repeat with the wrong audio.
         processes: The run's processes.
+        valid_rows: Rows read of each dev set, spread evenly; 0: all.
     """
 
     def __init__(
@@ -37,10 +42,12 @@ class Validation:
         micro_cost: float,
         listen_rows: int,
         processes: Processes,
+        valid_rows: int = 0,
     ):
         self.manifests, self.tasks = manifests, tasks
         self.loader, self.micro_cost = loader, micro_cost
         self.listen_rows, self.processes = listen_rows, processes
+        self.valid_rows = valid_rows
 
     @torch.no_grad()
     def run(self, model: PARTModel) -> dict[str, float]:
@@ -59,6 +66,7 @@ class Validation:
             self.micro_cost,
             processes.rank,
             processes.world_size,
+            self.valid_rows,
         )
         for batch, examples in batches:
             if batch is None:
@@ -96,3 +104,51 @@ def _wrong_clips(examples: list[Example]) -> list[int] | None:
     for place, i in enumerate(order):
         wrong[i] = order[(place + half) % len(order)]
     return wrong if all(said[i] != said[j] for i, j in enumerate(wrong)) and wrong else None
+
+
+def valid_batches(
+    manifests: list[Manifest],
+    tasks: list[str],
+    loader: ExampleLoader,
+    micro_cost: float,
+    rank: int,
+    world_size: int,
+    most: int = 0,
+):
+    """Yields (batch, examples) over the dev rows of some tasks, dealt out to the processes.
+
+    Every process yields the same number; what it has no rows for is None. Of a manifest at most
+    `most` rows are read, where that is above 0.
+    """
+    for manifest in manifests:
+        index = manifest.index
+        costs = row_cost(index["samples"], index["n_source"], index["n_target"])
+        wanted = [i for i, task in enumerate(manifest.meta["tasks"]) if task in tasks]
+        rows = spread(index, np.flatnonzero(np.isin(index["task"], wanted)), most)
+        rows = rows[np.argsort(costs[rows], kind="stable")]
+        pieces = fill(rows.tolist(), costs, micro_cost)
+        for start in range(0, len(pieces), world_size):
+            mine = start + rank
+            piece = pieces[mine] if mine < len(pieces) else []
+            skipped: list[str] = []
+            examples = load_rows([manifest], [(0, i) for i in piece], loader, 0, skipped)
+            for line in skipped:
+                logging.warning("dev row left out: %s", line)
+            yield (collate(examples), examples) if examples else (None, [])
+
+
+def spread(index: np.ndarray, rows: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of some rows, always the same: each task and pair keeps its share of them.
+
+    Args:
+        index: Of the manifest.
+        rows: Row numbers (N,).
+        most: How many to keep; 0 keeps all.
+    """
+    if not 0 < most < len(rows):
+        return rows
+    # Evenly over rows in order of the file would meet the same task each time, where every clip has
+    # as many rows as the others; so the order is by task and pair first, then that of the file.
+    few = index[rows]
+    order = np.lexsort((few["tgt"], few["src"], few["task"]))
+    return np.sort(rows[order[np.arange(most) * len(rows) // most]])

@@ -1,4 +1,6 @@
-"""Says before the first phase of a curriculum is trained that a later one lacks rows of a task.
+"""Says before the first phase is trained that a later one lacks rows of what it asks for.
+
+That is rows of a task, or of the corpora and languages that it weighs:
 
     python local/check_tasks.py --model toy --curriculum part --phases 1 2a 2b 3
         --train exp/part_stats_toy/train --set max_steps=10
@@ -12,6 +14,7 @@ import sys
 from pathlib import Path
 
 from espnet_part.curriculum import merge
+from espnet_part.mixing import check_weights, set_names, task_of
 from espnet_part.schema import load_yaml
 
 HINTS = {
@@ -21,15 +24,14 @@ HINTS = {
 HINT = "add such rows, or leave the task out of the curriculum's tasks and task_shares"
 
 
-def find_tasks(manifests: list[str]) -> set[str]:
-    """Tasks of which some manifest has rows.
+def read_totals(manifests: list[str]) -> list[dict]:
+    """What each manifest has, by "task src tgt".
 
     Raises:
         ValueError: A manifest's meta.json is missing or damaged.
     """
     # JSON is YAML, and load_yaml names what is damaged.
-    totals = [load_yaml(Path(folder) / "meta.json").get("totals") for folder in manifests]
-    return {name.split()[0] for total in totals for name in total or {}}
+    return [load_yaml(Path(folder) / "meta.json").get("totals") or {} for folder in manifests]
 
 
 def main() -> None:
@@ -45,7 +47,8 @@ def main() -> None:
     args = parser.parse_args()
     logging.disable(logging.WARNING)  # stage 11 merges each phase again, and says it then
     try:
-        found = find_tasks(args.train)
+        totals = read_totals(args.train)
+        found = {task_of(key) for total in totals for key in total}
         for phase in args.phases:
             config = merge(
                 "conf", args.model, args.curriculum, phase, args.train, [], settings=args.set
@@ -57,6 +60,9 @@ def main() -> None:
                         f"has rows of {task} (found: {' '.join(sorted(found))}): "
                         f"{HINTS.get(task, HINT)}"
                     )
+            check_weights(
+                set_names(args.train), totals, config.corpus_weights, config.language_weights
+            )
     except ValueError as error:
         sys.exit(f"error: {error}")
 

@@ -17,13 +17,27 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from corpus_rows import Bad, checked_rows, unique_rows
 from sorted_rows import sort_rows
 
-from espnet_part.audio import SAMPLE_RATE, AudioError
+from espnet_part.audio import SAMPLE_RATE
 from espnet_part.datadir import ALL_FILES, Row
 from espnet_part.filtering import listing, write_kept
 from espnet_part.publish import read_stamp, write_stamp
-from espnet_part.rowpass import Progress, Skipped, blocks, read_headers, row_samples
+from espnet_part.rowpass import Progress, Skipped
+
+__all__ = [
+    "DIRECTIONS",
+    "Bad",
+    "CorpusSet",
+    "chosen",
+    "count_lines",
+    "get_parser",
+    "need_folder",
+    "run",
+    "write_set",
+    "write_sets",
+]
 
 VERSION = 1  # of what is made of a corpus: another one makes all sets again
 # The paper's thirteen directions (section 3.1), source before target.
@@ -31,21 +45,6 @@ DIRECTIONS = tuple(
     [(src, "en") for src in ("zh", "ja", "de", "fr", "es", "it", "ru")]
     + [("en", tgt) for tgt in ("zh", "ja", "de", "sv", "id", "ar")]
 )
-
-
-@dataclass(frozen=True)
-class Bad:
-    """A row that the corpus's own tables show to be unusable.
-
-    Attributes:
-        utt_id: Of the row, or what comes nearest to an id, such as `test.tsv:17`.
-        reason: A few words to count by, without names or numbers.
-        detail: What was found.
-    """
-
-    utt_id: str
-    reason: str
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,7 @@ class CorpusSet:
         read: Gives the rows, in any order, and the bad ones.
         total: Gives about how many rows there are, for the time left; None: not known.
         settings: Whatever else the rows hang on.
+        expected: Rows of the published set, where known: another number is told at the end.
     """
 
     name: str
@@ -65,6 +65,7 @@ class CorpusSet:
     read: Callable[[], Iterable[Row | Bad]]
     total: Callable[[], int] | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
+    expected: int | None = None
 
 
 def count_lines(*paths: Path) -> int:
@@ -105,10 +106,10 @@ def write_set(out: Path, corpus_set: CorpusSet, jobs: int) -> dict:
         skipped = Skipped(str(folder), file)
         pool = stack.enter_context(ThreadPoolExecutor(max(1, jobs)))
         progress = stack.enter_context(Progress(str(folder), total))
-        checked = _checked(corpus_set.read(), pool, skipped, progress)
+        checked = checked_rows(corpus_set.read(), pool, skipped, progress)
         kept = _Kept()
         ordered = stack.enter_context(contextlib.closing(sort_rows(checked, folder)))
-        rows = write_kept(folder, kept.count(_unique(ordered, skipped)), skipped)
+        rows = write_kept(folder, kept.count(unique_rows(ordered, skipped)), skipped)
     hours = round(kept.samples / SAMPLE_RATE / 3600, 4)
     result = {"rows": progress.done, "kept": rows, "hours": hours, "skipped": skipped.counts}
     write_stamp(folder, job, ALL_FILES, result)
@@ -135,38 +136,6 @@ class _Kept:
             yield row
 
 
-def _checked(
-    found: Iterable[Row | Bad], pool: ThreadPoolExecutor, skipped: Skipped, progress: Progress
-) -> Iterator[tuple[Row, int]]:
-    """Rows that can be used, with their samples at 16 kHz."""
-    for block in blocks(found):
-        headers = read_headers([row for row in block if isinstance(row, Row)], pool)
-        for row in block:
-            if isinstance(row, Bad):
-                skipped.add(row.utt_id, row.reason, row.detail)
-            elif not row.target.strip():
-                skipped.add(row.utt_id, "empty text", "no target text")
-            elif row.path is None and not (row.source or "").strip():
-                skipped.add(row.utt_id, "empty source", "no source text")
-            else:
-                try:
-                    yield row, row_samples(row, headers)
-                except AudioError as err:
-                    skipped.add(row.utt_id, err.reason, str(err))
-        progress.add(len(block))
-
-
-def _unique(rows: Iterable[tuple[Row, int]], skipped: Skipped) -> Iterator[tuple[Row, int]]:
-    """Sorted rows without those whose id was there already; the first one read stays."""
-    last = None
-    for row, samples in rows:
-        if row.utt_id == last:
-            skipped.add(row.utt_id, "id twice", "an earlier row has this id")
-        else:
-            last = row.utt_id
-            yield row, samples
-
-
 def write_sets(sets: Sequence[CorpusSet], out: Path, jobs: int) -> None:
     """Writes all sets and prints what came of each; one that fails does not stop the others.
 
@@ -175,11 +144,14 @@ def write_sets(sets: Sequence[CorpusSet], out: Path, jobs: int) -> None:
     """
     if not sets:
         raise ValueError("no set is left to write; see --langs and --splits")
-    problems = []
+    problems, warnings = [], []
     for corpus_set in sets:
         try:
             result = write_set(out, corpus_set, jobs)
-        except ValueError as err:
+        except UnicodeDecodeError as err:
+            problems.append(f"{out / corpus_set.name}: one of its tables is not UTF-8: {err}")
+            continue
+        except (ValueError, OSError) as err:
             problems.append(str(err))
             continue
         hours = f", {result['hours']:,.2f} h" if result["hours"] else ""
@@ -188,8 +160,17 @@ def write_sets(sets: Sequence[CorpusSet], out: Path, jobs: int) -> None:
             print(f"  skipped {rows:,}: {reason}")
         if result["skipped"]:
             print(f"  listed in {out / corpus_set.name / 'skipped.tsv'}", flush=True)
+        if corpus_set.expected is not None and corpus_set.expected != result["kept"]:
+            warnings.append(_other_size(out / corpus_set.name, result["kept"], corpus_set.expected))
+    for warning in warnings:  # last, where they are seen
+        print(warning, flush=True)
     if problems:
-        raise ValueError("\n".join(problems))
+        raise ValueError("\n".join(dict.fromkeys(problems)))  # sets may share a bad table
+
+
+def _other_size(folder: Path, kept: int, expected: int) -> str:
+    line = f"WARNING: {folder}: {kept:,} rows, {expected:,} were published"
+    return f"{line}: its scores do not compare with others'" if "_test_" in folder.name else line
 
 
 def chosen(known: Sequence[str], wanted: Sequence[str] | None, option: str) -> list[str]:
@@ -238,10 +219,21 @@ def get_parser(
 
 def run(
     parser: argparse.ArgumentParser,
-    make_sets: Callable[[argparse.Namespace], Sequence[CorpusSet]],
+    make_sets: Callable[[argparse.Namespace], Iterable[CorpusSet]],
     argv: Sequence[str] | None = None,
+    out: Callable[[argparse.Namespace], Path] = lambda args: args.out,
 ) -> int:
-    """Runs a corpus's command; returns the exit status."""
+    """Runs a corpus's command.
+
+    Args:
+        parser: Of `get_parser`, or one that gives `nj` and what `make_sets` and `out` read.
+        make_sets: From what was given to the sets to write.
+        argv: Arguments; None: the command line's.
+        out: Folder that the sets go to.
+
+    Returns:
+        The exit status: 0 if all sets are there.
+    """
     args = parser.parse_args(argv)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
@@ -249,7 +241,7 @@ def run(
     try:
         if args.nj < 1:
             raise ValueError(f"--nj: found {args.nj}, expected 1 or more")
-        write_sets(make_sets(args), args.out, args.nj)
+        write_sets(list(make_sets(args)), out(args), args.nj)
     except (ValueError, OSError) as err:
         print(f"{parser.prog}: error: {err}", file=sys.stderr)
         return 1

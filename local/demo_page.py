@@ -14,6 +14,7 @@ from typing import Any
 
 from demo_clips import listen, pick_clips, shown
 
+from espnet_part.lid_table import main_rows
 from espnet_part.prompt import LANGUAGES
 from espnet_part.results import ENCODER_CTC, FLOOR, load_rows
 from espnet_part.row import Row
@@ -40,7 +41,7 @@ class Scores:
     """
 
     def __init__(self, rows: Iterable[dict[str, Any]]):
-        rows = list(rows)
+        rows = main_rows(rows)
         own = [row for row in rows if row["curriculum"] == CURRICULUM and row["phase"] in PHASES]
         if not own:
             raise ValueError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
+import lzma
 import os
 import shutil
 import tarfile
@@ -11,11 +13,16 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 BLOCK = 1 << 20
+TRIES = 5  # so many in a row that bring nothing end a download
+PAUSE_SEC = 5.0
+_OUTSIDE = getattr(tarfile, "FilterError", ())  # older Pythons know none, and unpack no tar here
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ def fetch_archives(archives: Iterable[Archive], folder: Path) -> None:
 
 
 def download(url: str, path: Path, checksum: str | None = None, timeout_sec: float = 30.0) -> None:
-    """Downloads to a file, going on where an earlier try broke off.
+    """Downloads to a file, going on where it broke off, in this call or an earlier one.
 
     Args:
         url: What to fetch.
@@ -71,20 +78,25 @@ def download(url: str, path: Path, checksum: str | None = None, timeout_sec: flo
         ValueError: No connection, the server refuses, or the file is not what it should be.
     """
     part = path.with_name(path.name + ".part")
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        with contextlib.closing(_open(request, timeout_sec, have)) as answer:
-            if answer is not None:
-                _read(answer, part, have if getattr(answer, "status", None) == 206 else 0)
-    except (urllib.error.URLError, OSError) as error:
-        raise ValueError(
-            f"could not fetch {url} ({error}). Call again to go on; without a network, fetch it "
-            f"elsewhere and put it at {path}"
-        ) from error
+    tries = TRIES
+    while True:
+        had = _size(part)
+        try:
+            _fetch_rest(url, part, timeout_sec)
+            break
+        except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
+            tries = TRIES if _size(part) > had else tries - 1
+            refused = isinstance(error, urllib.error.HTTPError) and error.code in range(400, 500)
+            if refused or tries == 0 or not url.startswith("http"):
+                raise ValueError(
+                    f"could not fetch {url} ({error}). Call again to go on; without a network, "
+                    f"fetch it elsewhere and put it at {path}"
+                ) from error
+            print(f"{error}; going on", flush=True)
+            time.sleep(PAUSE_SEC)
     if checksum is not None:
         found = _digest(part, "md5" if len(checksum) == 32 else "sha256")
-        if found != checksum:
+        if found != checksum.lower():
             part.unlink()
             raise ValueError(
                 f"{url}: checksum {found}, expected {checksum}: damaged on the way, or changed by "
@@ -93,35 +105,40 @@ def download(url: str, path: Path, checksum: str | None = None, timeout_sec: flo
     os.replace(part, path)
 
 
-class _Nothing:
-    """An answer that holds nothing more: the part is whole already."""
-
-    status = 206
-    headers: dict[str, str] = {}
-
-    def read(self, size: int) -> bytes:
-        return b""
-
-    def close(self) -> None:
-        pass
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
-def _open(request: urllib.request.Request, timeout_sec: float, have: int):
+def _fetch_rest(url: str, part: Path, timeout_sec: float) -> None:
+    """Fetches what `part` lacks.
+
+    Raises:
+        OSError, HTTPException: It could not be fetched, or not all of it.
+    """
+    have = _size(part)
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        return urllib.request.urlopen(request, timeout=timeout_sec)
+        with contextlib.closing(urllib.request.urlopen(request, timeout=timeout_sec)) as answer:
+            # A server that does not resume sends all of it.
+            _read(answer, part, have if getattr(answer, "status", None) == 206 else 0)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # asked for what comes after the end
-            return _Nothing()
-        raise
+        if error.code != 416 or not have:
+            raise
+        # There is nothing after what we have: it is whole, or of a longer file than is there now.
+        total = (error.headers.get("Content-Range") or "").rpartition("/")[2]
+        if total.isdigit() and int(total) != have:
+            part.unlink()
+            _fetch_rest(url, part, timeout_sec)
 
 
 def _read(answer, part: Path, have: int) -> None:
-    """Appends an answer to what is there; a server that does not resume sends all of it."""
+    """Writes an answer after the first `have` bytes."""
     length = answer.headers.get("Content-Length")
     total = have + int(length) if length else None
     start, first, shown = time.monotonic(), have, 0.0
     with part.open("ab" if have else "wb") as file:
-        while block := answer.read(BLOCK):
+        # What has come: a full read would lose the last block where the connection breaks off.
+        while block := answer.read1(BLOCK):
             file.write(block)
             have += len(block)
             now = time.monotonic()
@@ -154,6 +171,7 @@ def unpack(path: Path, folder: Path, archive: Archive) -> None:
         ValueError: No archive, damaged, or without what it should hold.
     """
     print(f"Unpacking {path}", flush=True)
+    hint = "delete it and fetch again"
     staging = folder / f".unpacking-{archive.name}"
     shutil.rmtree(staging, ignore_errors=True)
     target = staging / archive.into
@@ -168,21 +186,30 @@ def unpack(path: Path, folder: Path, archive: Archive) -> None:
             with tarfile.open(path) as tar:
                 # Nothing lands outside: no absolute names, no links that lead out, no devices.
                 tar.extractall(target, filter="data")
+                # Checksums of the compressed stream are at its end, after the tar's own.
+                while tar.fileobj.read(BLOCK):  # type: ignore[union-attr]
+                    pass
         else:
             with zipfile.ZipFile(path) as zipped:
                 zipped.extractall(target)  # drops ".." and absolute names by itself
         if not (staging / archive.gives).exists():
-            raise ValueError(f"{path} does not hold {archive.gives}: delete it and fetch again")
+            raise ValueError(f"{path} does not hold {archive.gives}: {hint}")
         _move(staging, folder, Path(archive.gives))
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it and fetch again") from error
+    except _OUTSIDE as error:
+        raise ValueError(f"{path} is not unpacked: it would write outside ({error})") from error
+    except _DAMAGED as error:
+        raise ValueError(f"{path} is damaged ({error}): {hint}") from error
+    except OSError as error:
+        if error.errno is None:  # gzip's and bz2's way of saying so
+            raise ValueError(f"{path} is damaged ({error}): {hint}") from error
+        raise ValueError(f"could not unpack {path} ({error})") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
 def _move(staging: Path, folder: Path, last: Path) -> None:
     """Moves what was unpacked to where it is not there yet; `last` comes last: it says "done"."""
-    for path in sorted(p for p in staging.rglob("*") if not p.is_dir()):
+    for path in sorted(p for p in staging.rglob("*") if p.is_symlink() or not p.is_dir()):
         name = path.relative_to(staging)
         if last != name and last not in name.parents and not (folder / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,8 @@ Sets made
 Known faults, and what we do
   Transcripts are in capitals, without punctuation: an LLM's tokenizer breaks capitals into many
   pieces it rarely saw, so they are lower-cased. Numbers are spelled out; we leave them.
-  A .trans.txt line without its .flac is skipped and counted; a .flac without a line is counted too.
+  A .trans.txt line without its .flac is skipped and counted; a .flac without a line is counted too,
+  also where a chapter's whole .trans.txt is missing.
 """
 
 import argparse
@@ -39,6 +40,15 @@ MD5 = {  # https://www.openslr.org/resources/12/md5sum.txt
     "dev-other": "c8d0bcc9cca99d4f8b62fcc847357931",
     "test-clean": "32fa31d27d2e1cad72775fee3f4849a9",
     "test-other": "fb5a50374b501bb3bac4815ee91d3135",
+}
+ROWS = {  # as published
+    "train-clean-100": 28_539,
+    "train-clean-360": 104_014,
+    "train-other-500": 148_688,
+    "dev-clean": 2_703,
+    "dev-other": 2_864,
+    "test-clean": 2_620,
+    "test-other": 2_939,
 }
 WHERE = (
     "Fetch LibriSpeech from https://www.openslr.org/12 (CC BY 4.0), or call with --fetch; then "
@@ -62,13 +72,13 @@ def make_sets(args: argparse.Namespace) -> list[CorpusSet]:
         ]
         fetch_archives(archives, root)
     need_folder(root, WHERE)
-    if (root / "LibriSpeech").is_dir():  # as the archives unpack
-        root = root / "LibriSpeech"
-    there = [split for split in splits if (root / split).is_dir()]
+    # The archives unpack to a folder LibriSpeech.
+    places = [place / split for split in splits for place in (root, root / "LibriSpeech")]
+    there = {place.name: place for place in places if place.is_dir()}
     missing = [split for split in args.splits or [] if split not in there]
     if missing or not there:
         raise ValueError(f"{root}: holds no {' '.join(missing) or 'split'}. {WHERE}")
-    return [_make_set(root / split) for split in there]
+    return [_make_set(folder) for folder in there.values()]
 
 
 def _make_set(folder: Path) -> CorpusSet:
@@ -78,13 +88,21 @@ def _make_set(folder: Path) -> CorpusSet:
     lists = sorted(folder.glob("*/*/*.trans.txt"))
     if not lists:
         raise ValueError(f"{folder}: no <speaker>/<chapter>/*.trans.txt there. {WHERE}")
-    return CorpusSet(name, lists, lambda: _read(lists), lambda: count_lines(*lists))
+    return CorpusSet(
+        name,
+        lists,
+        lambda: _read(folder),
+        lambda: count_lines(*lists),
+        expected=ROWS[folder.name],
+    )
 
 
-def _read(lists: list[Path]) -> Iterator[Row | Bad]:
-    for path in lists:
-        clips = {clip.stem for clip in path.parent.glob("*.flac")}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+def _read(folder: Path) -> Iterator[Row | Bad]:
+    for chapter in sorted(folder.glob("*/*/")):
+        path = chapter / f"{chapter.parent.name}-{chapter.name}.trans.txt"
+        clips = {clip.stem for clip in chapter.glob("*.flac")}
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        for number, line in enumerate(text.splitlines(), 1):
             clip, _, text = line.strip().partition(" ")
             if not clip:
                 yield Bad(f"{path.name}:{number}", "empty line", f"line {number} of {path}")

@@ -19,7 +19,7 @@ die() {
 command_for() {
     local name text="./run.sh --stage $1 --stop_stage $2"
     for name in corpora model curriculum part_tag part_exp part_stats_dir part_config part_args \
-        pretrained_model dumpdir expdir train_set valid_set test_sets inference_config inference_model; do
+        pretrained_model dumpdir expdir train_set valid_set test_sets inference_config inference_model lid; do
         [ "${opt[${name}]}" = "${opt_default[${name}]}" ] && continue
         text+=" --${name} $(quote "${opt[${name}]}")"
     done
@@ -227,16 +227,23 @@ collect_outputs() {
     done
 }
 
-# decode_phase <phase>: decodes all test sets with one model, several in one process because starting
-# costs more than decoding a small set. A set whose text is newer than the model, and was decoded
-# with the same options, is left as it is.
+# decode_phase <phase> <right|none|wrong>: decodes all test sets with one model, several in one process
+# because starting costs more than decoding a small set. A set whose text is newer than the model, and
+# was decoded with the same options, is left as it is. The second word says which language the prompts
+# name; espnet_part/lid_table.py finds by the folder's name what belongs together.
 decode_phase() {
     local phase_dir=${part_exp}/phase$1 set dir ngpu=0 n=1 rows i
     local model_file=${phase_dir}/${opt[inference_model]} decode_dir=${phase_dir}/${inference_tag}
+    local arguments=${opt[inference_args]} other=
+    if [ "$2" != right ]; then
+        decode_dir+=_lid_$2
+        other=", language in the prompt: $2"
+        arguments+=" --lid $2"
+    fi
     need "${phase_dir}/config.yaml" 11
     need "${model_file}" 11
     local settings
-    settings="${opt[inference_args]} $(< "${opt[inference_config]}")"
+    settings="${arguments} $(< "${opt[inference_config]}")"
     local pending=() data_dirs=() key_files=() outputs=()
     for set in ${decode_sets}; do
         need "${data_feats}/${set}/utt2task" 3
@@ -244,7 +251,7 @@ decode_phase() {
         if [ "${dir}/text" -nt "${model_file}" ] && [ -f "${dir}/logdir/settings" ] &&
             [ "$(< "${dir}/logdir/settings")" = "${settings}" ] &&
             [ "$(wc -l < "${dir}/text")" -eq "$(wc -l < "${data_feats}/${set}/utt2task")" ]; then
-            log "Phase $1: ${set} is decoded"
+            log "Phase $1: ${set} is decoded${other}"
             continue
         fi
         rm -rf "${dir}/text" "${dir}/logdir"
@@ -269,14 +276,14 @@ decode_phase() {
     done
     mkdir -p "${decode_dir}/logdir"
     rm -f "${decode_dir}"/logdir/asr_inference.*.log
-    log "Phase $1: decoding ${pending[*]} started... log: '${decode_dir}/logdir/asr_inference.*.log'"
+    log "Phase $1: decoding ${pending[*]}${other} started... log: '${decode_dir}/logdir/asr_inference.*.log'"
     # The log has ESPnet's name, so that its calculate_rtf.py reads it.
     # shellcheck disable=SC2086 # ${python}, ${decode_cmd} and the arguments hold several words
     ${decode_cmd} --gpu "${ngpu}" JOB=1:"${n}" "${decode_dir}/logdir/asr_inference.JOB.log" \
         ${python} -m espnet_part.bin.inference --ngpu "${ngpu}" \
         --part_train_config "${phase_dir}/config.yaml" --part_model_file "${model_file}" \
         --data_dir "${data_dirs[@]}" --key_file "${key_files[@]}" --output_dir "${outputs[@]}" \
-        --config "${opt[inference_config]}" ${opt[inference_args]} ||
+        --config "${opt[inference_config]}" ${arguments} ||
         die "decoding failed: see ${decode_dir}/logdir/asr_inference.*.log"
     # What the jobs say in the end: utterances, seconds, and what went wrong.
     grep -hE 'INFO: [^ ]+: decoded |(WARNING|ERROR): ' "${decode_dir}"/logdir/asr_inference.*.log |

@@ -1,6 +1,5 @@
 """The batch plan: a pure function of (manifests, weights, seed, step)."""
 
-import json
 import pickle
 import time
 import tracemalloc
@@ -8,9 +7,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from made_manifests import CODES, make_manifest, write_meta
 
 from espnet_part.batching import BLOCK_ROWS, BatchPlan, row_cost
-from espnet_part.manifest import FORMAT, INDEX_DTYPE, Manifest
+from espnet_part.manifest import INDEX_DTYPE, Manifest
 from espnet_part.permutation import permuted
 
 TASKS = ["asr", "st", "mt", "instruct"]
@@ -21,35 +21,9 @@ def made(tmp_path):
     """``made(name, rows)``: a manifest; rows are (task, samples, n_source, n_target)."""
 
     def make(name, rows):
-        folder = tmp_path / name
-        folder.mkdir()
-        index = np.zeros(len(rows), INDEX_DTYPE)
-        lines, totals, offset = [], {}, 0
-        for i, (task, samples, n_source, n_target) in enumerate(rows):
-            line = json.dumps(
-                {"utt_id": f"{name}{i}", "task": task, "src": "en", "tgt": "de", "target": "a"}
-            )
-            index[i] = (offset, samples, n_source, n_target, TASKS.index(task), 0, 1)
-            offset += len(line) + 1
-            lines.append(line + "\n")
-            total = totals.setdefault(f"{task} en de", Counter())
-            total["rows"] += 1
-            total["hours"] += samples / 16000 / 3600
-            total["target_tokens"] += n_target
-            total["source_tokens"] += n_source
-            total["cost"] += float(row_cost(samples, n_source, n_target))
-        np.save(folder / "index.npy", index)
-        (folder / "rows.jsonl").write_text("".join(lines))
-        write_meta(folder, len(rows), totals)
-        return Manifest.open(folder)
+        return make_manifest(tmp_path / name, [(row[0], "en", "de", *row[1:]) for row in rows])
 
     return make
-
-
-def write_meta(folder, rows, totals):
-    meta = {"format": FORMAT, "rows": rows, "tasks": TASKS, "languages": ["en", "de"]}
-    meta |= {"tokenizer": "none", "totals": totals, "skipped": {}}
-    (folder / "meta.json").write_text(json.dumps(meta))
 
 
 def speech_rows(count, task="asr", seed=0, low=0.5, high=15.0):
@@ -314,6 +288,26 @@ def test_mixed_rows_take_four_bytes_each(tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4 * rows + 16 * 2**20, f"{peak / rows:.1f} bytes a row"
-    (asr, st) = plan.sources
-    assert int(asr.rows[0]) == rows // 2 and int(st.rows[-1]) == rows // 2 - 1
-    assert len(asr.rows) == len(st.rows) == rows // 2
+    (asr, st) = plan.places
+    assert int(asr[0]) == rows // 2 and int(st[-1]) == rows // 2 - 1
+    assert len(asr) == len(st) == rows // 2
+
+
+def test_groups_take_no_more_memory_than_tasks(tmp_path):
+    rows, groups = 2_000_000, ("de", "es", "fr", "it")
+    totals = {f"asr {code} {code}": total(rows // 4) for code in groups}
+    folder = sparse_manifest(tmp_path / "big", rows, totals)
+    index = np.lib.format.open_memmap(folder / "index.npy", "r+")
+    for number, code in enumerate(groups):
+        index["src"][number::4] = index["tgt"][number::4] = CODES.index(code)
+    index.flush()
+    manifest = Manifest.open(folder)
+    weights = {code: 1.0 + number for number, code in enumerate(groups)}
+    tracemalloc.start()
+    plan = BatchPlan([manifest], ["asr"], 50000, language_weights=weights)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * rows + 16 * 2**20, f"{peak / rows:.1f} bytes a row"
+    for number, (source, places) in enumerate(zip(plan.sources, plan.places, strict=True)):
+        assert np.array_equal(places, np.arange(number, rows, 4))
+        assert source.draws == round(rows / 4 * (number + 1) / 2.5)

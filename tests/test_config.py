@@ -16,6 +16,9 @@ from training_runs import digest
 from espnet_part import loop, progress, trainer
 from espnet_part.build import build_model
 from espnet_part.config import Config
+from espnet_part.datadir import iter_rows, write_datadir
+from espnet_part.llm import build_tokenizer
+from espnet_part.manifest_writer import write_manifest
 from espnet_part.parallel import Processes
 from espnet_part.schema import from_dict, to_dict
 from espnet_part.trainer import PARTTrainer
@@ -130,6 +133,9 @@ RUN_KEYS = {
     "weight_decay": run_key(0.5, "weights", unchanged=("rows", "lr")),
     "clip_norm": run_key(1e-6, "weights", unchanged=("rows", "lr")),
     "task_shares": run_key({"asr": 1, "st": 8, "mt": 1}, "rows"),
+    "temperature": run_key(50.0, "rows", unchanged=("first_weights",), train="THREE"),
+    "corpus_weights": run_key({"oth*": 9.0}, "rows", train="THREE"),
+    "language_weights": run_key({"de": 9.0}, "rows", train="THREE"),
     "task_weights": run_key({"asr": 5.0}, "weights", unchanged=("rows",)),
     "source_dropout": run_key(1.0, "tokens", unchanged=("rows",)),
     "speed_perturb": run_key([0.9], "samples", unchanged=("rows",)),
@@ -144,16 +150,30 @@ RUN_KEYS = {
     "valid_interval": run_key(1, "valid_steps", unchanged=("weights",)),
     "save_interval": run_key(1, "saved", unchanged=("weights",)),
     "log_interval": run_key(1, "train_steps", unchanged=("weights",)),
+    "valid_rows": run_key(2, "valid", unchanged=("weights",)),
     "listen_rows": run_key(0, "listens", unchanged=("weights", "valid")),
     "wandb_project": run_key("ours", "wandb", unchanged=("weights",)),
 }
 
 
 @pytest.fixture(scope="session")
-def run_base(config_values, manifests):
+def three(manifests, toy_data, parts, tmp_path_factory):
+    """The manifests, and one of four clips of another language."""
+    rows = [row for row in iter_rows(toy_data / "speech") if row.task == "st"][:4]
+    root = tmp_path_factory.mktemp("other")
+    german = [dataclasses.replace(row, task="asr", src="de", source=None) for row in rows]
+    write_datadir(root / "data", german)
+    write_manifest(root / "data", root / "other", build_tokenizer(parts("byte")))
+    return [*manifests, str(root / "other")]
+
+
+@pytest.fixture(scope="session")
+def run_base(config_values, manifests, three):
     """``run_base(**changes)``: a quick run, encoder frozen."""
 
     def make(**changes):
+        if changes.get("train") == "THREE":
+            changes["train"] = three
         return config_values(
             **{
                 "trainable": {"adapter": "all", "llm": "all"},
@@ -484,6 +504,17 @@ WRONG = [
     ("task_shares", {"instruct": 1}, "task_shares names 'instruct'"),
     ("task_shares", {"asr": 0}, "task_shares.asr: found 0.0, expected more than 0"),
     ("task_shares", {"asr": -1}, "task_shares.asr: found -1.0"),
+    ("temperature", 0, "temperature: found 0.0, expected more than 0"),
+    ("temperature", float("nan"), "temperature: found nan"),
+    ("corpus_weights", {"a_*": 0}, r"corpus_weights.a_\*: found 0.0, expected more than 0"),
+    ("corpus_weights", {"": 1}, "corpus_weights: found an empty name"),
+    ("corpus_weights", {"a_*": float("inf")}, r"corpus_weights.a_\*: found inf"),
+    ("corpus_weights", ["a"], "corpus_weights: found .*, expected dict"),
+    ("language_weights", {"yue": -3}, "language_weights.yue: found -3.0, expected more than 0"),
+    ("language_weights", {"cantonese": 1}, "language_weights: found 'cantonese', expected"),
+    ("language_weights", {"en-xx": 1}, "language_weights: found 'en-xx', expected a language"),
+    ("language_weights", {"en-en": 1}, "language_weights: found 'en-en', expected a language"),
+    ("valid_rows", -1, "valid_rows: found -1, expected 0 or more"),
     ("task_weights", {"asr": -1}, "task_weights.asr: found -1.0"),
     ("task_weights", {"asr": 0, "st": 0, "mt": 0}, "task_weights: all are 0"),
     ("lr", {"adapter": 1e-3, "llm": 1e-3}, "lr.encoder is missing"),

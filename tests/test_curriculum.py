@@ -168,6 +168,25 @@ def test_later_layers_win(conf):
     assert get("seed=5", "seed=6").seed == 6
 
 
+def test_weights_of_the_data_merge_and_those_of_tasks_do_not(conf):
+    three = (CONF / "phase/3.yaml").read_text()
+    more = "corpus_weights: {cv_*: 0.5, a: 2}\nlanguage_weights: {yue: 3}\ntemperature: 2\n"
+    conf("phase/3.yaml", three + more)
+    overrides = "{tasks: [asr, st], task_shares: {st: 3}, corpus_weights: {a: 1, b: 4}}"
+    conf("curriculum/c.yaml", f'phases: ["3"]\noverrides: {{"3": {overrides}}}\n')
+
+    def get(*settings):
+        return merge(conf.folder, "toy", "c", "3", ["t"], [], settings=list(settings))
+
+    config = get()
+    assert config.task_shares == {"st": 3.0} and config.temperature == 2.0
+    assert config.corpus_weights == {"cv_*": 0.5, "a": 1.0, "b": 4.0}
+    assert config.language_weights == {"yue": 3.0}
+    assert get("corpus_weights.b=5").corpus_weights["b"] == 5.0
+    assert get("corpus_weights=null").corpus_weights is None
+    assert get("language_weights={en-ar: 2}").language_weights == {"yue": 3.0, "en-ar": 2.0}
+
+
 def test_settings():
     config = merged(
         "toy",

@@ -2,21 +2,24 @@
 
 import resource
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from made_manifests import make_manifest
 from training_runs import FORK, fork_all
 
 from espnet_part.audio import load_audio
 from espnet_part.batching import BatchPlan
 from espnet_part.datadir import Row, iter_rows, write_datadir
-from espnet_part.dataset import ExampleLoader, StepDataset, collate, valid_batches
+from espnet_part.dataset import ExampleLoader, StepDataset, collate
 from espnet_part.llm import build_tokenizer
 from espnet_part.manifest import Manifest
 from espnet_part.manifest_writer import write_manifest
 from espnet_part.prefetch import step_loader
 from espnet_part.prompt import TASKS
+from espnet_part.validation import spread, valid_batches
 
 
 @pytest.fixture
@@ -253,3 +256,41 @@ def test_dev_batches_hold_every_row_once(prompter, opened, world_size, micro_cos
     assert sorted(names) == sorted(expected)
     for batch, examples in (item for batches in by_rank for item in batches):
         assert (batch is None) == (not examples)
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_a_part_of_the_dev_rows(prompter, opened, world_size):
+    """At most so many of each dev set, the same whoever reads them, and of every task its share."""
+    loader = ExampleLoader(prompter)
+
+    def read(most, micro_cost=100):
+        return sorted(
+            ex.row.utt_id
+            for rank in range(world_size)
+            for _, examples in valid_batches(
+                opened, ["asr", "st", "mt"], loader, micro_cost, rank, world_size, most
+            )
+            for ex in examples
+        )
+
+    names = read(8)
+    assert len(names) == len(set(names)) == 16 and names == read(8, 1e9)
+    assert Counter(name.split("-")[1] for name in names) == {"asr": 4, "st": 4, "mt": 8}
+    clips = sorted(int(name[4]) for name in names if name.endswith("-asr"))
+    assert clips == [0, 2, 5, 7], "spread over the file"
+    assert len(read(0)) == len(read(20)) == len(read(1000)) == 30
+
+
+def test_a_part_of_the_dev_rows_keeps_rare_ones(tmp_path):
+    """Seven rows to a clip, and every seventh row is wanted: not all of the same task."""
+    directions = [("asr", "en", "en"), *(("st", "en", tgt) for tgt in "zh ja de sv id ar".split())]
+    rows = [(*pair, 16000, 0, 5) for _ in range(300) for pair in directions]
+    rows += [("st", "yue", "en", 16000, 0, 5)] * 30
+    manifest = make_manifest(tmp_path / "dev", rows)
+    chosen = spread(manifest.index, np.arange(len(rows)), 300)
+    counts = Counter((rows[i][0], rows[i][2]) for i in chosen)
+    assert len(chosen) == len(set(chosen.tolist())) == 300 and np.all(np.diff(chosen) > 0)
+    wanted = {(task, tgt): 300 * 300 / 2130 for task, _, tgt in directions}
+    wanted["st", "en"] = 30 * 300 / 2130
+    for key, count in wanted.items():
+        assert abs(counts[key] - count) < 1, key

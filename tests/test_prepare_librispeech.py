@@ -31,6 +31,7 @@ def make_corpus(root):
     make_audio(folder / "1089-134686-0004.flac")  # nobody wrote down what it says
     folder = chapter("train-clean-100", "19", "198", [("0000", "NORTHANGER ABBEY")])
     make_audio(folder / "19-198-0000.flac")
+    make_audio(folder.parent / "199/19-199-0000.flac")  # its list is missing
     return root
 
 
@@ -54,8 +55,17 @@ def test_rows_and_faults(tmp_path, capsys):
         "audio without a transcript": 1,
     }
     assert rows_of(out / "train_clean_100")["19-198-0000-asr"].target == "northanger abbey"
+    assert skipped(out / "train_clean_100") == {"audio without a transcript": 1}
     said = capsys.readouterr().out
     assert "1 of 5 rows" in said and "skipped 1: missing file" in said
+    assert "librispeech_test_clean_asr_en: 1 rows, 2,620 were published" in said
+
+
+def test_splits_may_lie_in_either_folder(tmp_path):
+    corpus, out = make_corpus(tmp_path / "c"), tmp_path / "out"
+    (corpus / "LibriSpeech/test-clean").rename(corpus / "test-clean")  # the other one was fetched
+    assert script.main([str(corpus), str(out)]) == 0
+    assert len(list(out.iterdir())) == 2
 
 
 def test_again_does_nothing_and_a_change_is_seen(tmp_path):

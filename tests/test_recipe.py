@@ -71,7 +71,7 @@ def test_help_is_made_from_the_one_list(recipe):
         "stage stop_stage skip_stages skip_data_prep skip_train skip_eval skip_packing "
         "skip_upload_hf ngpu num_nodes nj inference_nj gpu_inference dumpdir expdir part_tag "
         "part_config part_args inference_config inference_args inference_model pretrained_model "
-        "train_set valid_set test_sets hf_repo corpora model curriculum phase decode_phases"
+        "train_set valid_set test_sets hf_repo corpora model curriculum phase decode_phases lid"
     ).split():
         assert name in listed
 
@@ -127,6 +127,9 @@ def test_nothing_to_do_is_no_error(recipe):
         ("python", "nopython -X dev", "--python nopython -X dev: no such command"),
         ("inference_nj", "0", "--inference_nj: found 0, expected 1 or more"),
         ("gpu_inference", "maybe", "--gpu_inference is true, false or auto, found 'maybe'"),
+        ("lid", "right nun", "--lid: found 'right nun', expected right, none, wrong or several"),
+        ("lid", "rightwrong", "--lid: found 'rightwrong', expected right, none, wrong"),
+        ("lid", "", "--lid: found '', expected right, none, wrong"),
         ("skip_stages", "13 x", "--skip_stages: found 'x', expected numbers"),
         ("part_config", "nope.yaml", "--part_config nope.yaml: no such file"),
         ("inference_config", "nope.yaml", "--inference_config nope.yaml: no such file"),
@@ -266,10 +269,16 @@ def test_the_pack_carries_the_options_of_decoding(recipe):
 FAKE_PYTHON = """#!/bin/bash
 [ "$2" != espnet_part.bin.train ] || exit 1
 [ "$2" = espnet_part.bin.manifest ] || exec python3 "$@"
-mkdir -p "$6"
-tasks=$(cut -d " " -f 2 "$4/utt2task" | sort -u | sed 's/.*/"& de en": {}/' | paste -s -d ,)
-echo "{\\"totals\\": {${tasks}}}" > "$6/meta.json"
-echo "manifest of $4: ${tasks}"
+words=" $* "
+inputs=(${words#* --data_dir }) outputs=(${words#* --out })
+for ((i = 0; i < ${#inputs[@]}; i++)); do
+    [ "${inputs[i]}" != --out ] || break
+    mkdir -p "${outputs[i]}"
+    tasks=$(cut -d " " -f 2 "${inputs[i]}/utt2task" | sort -u)
+    tasks=$(echo "${tasks}" | sed 's/.*/"& de en": {}/' | paste -s -d ,)
+    echo "{\\"totals\\": {${tasks}}}" > "${outputs[i]}/meta.json"
+    echo "manifest of ${inputs[i]}: ${tasks}"
+done
 """
 
 
@@ -352,6 +361,79 @@ def test_a_task_without_rows_shows_before_phase_1(recipe, mine):
     result = mine(11, 11, "--curriculum=finetune", "--part_args=tasks=[asr] task_shares=null")
     assert "no training set has rows" not in result.stderr
     assert "Phase 3 started" in result.stdout
+
+
+def test_a_weight_of_nothing_shows_before_phase_1(recipe, mine):
+    result = mine(3, 11, "--part_args=language_weights.yue=3")
+    assert result.returncode == 1
+    assert "error: language_weights: no training set has rows of 'yue'" in result.stderr
+    assert "Phase 1 started" not in result.stdout
+    result = mine(11, 11, "--part_args=corpus_weights.mine_trian=3")
+    assert "no training set matches 'mine_trian'; the nearest of 2" in result.stderr
+    assert "mine_train, mt/mine_train" in result.stderr
+
+
+# ----- languages in the prompt -----
+
+# Stage 12 without a model: an answer says which language its prompt named.
+FAKE_INFERENCE = """
+import argparse, json, pathlib
+parser = argparse.ArgumentParser()
+for name in ("--data_dir", "--key_file", "--output_dir"):
+    parser.add_argument(name, nargs="+")
+parser.add_argument("--lid", default="right")
+args, _ = parser.parse_known_args()
+for keys, output in zip(args.key_file, args.output_dir):
+    folder = pathlib.Path(output, "1best_recog")
+    folder.mkdir(parents=True)
+    said = {"right": "hallo welt", "none": "hallo", "wrong": "the one of that and this is to"}
+    for name in ("token", "token_int", "score", "text"):
+        lines = [f"{line.split()[0]} {said[args.lid]}\\n" for line in open(keys)]
+        (folder / name).write_text("".join(lines))
+    pathlib.Path(output, "decode.json").write_text(json.dumps({"lid": args.lid}))
+"""
+
+
+def test_languages_in_the_prompt(recipe):
+    """One command decodes with the right language, none and a wrong one, and prints one table."""
+    test_set = recipe / "dump/raw/mine_test_asr_de"
+    test_set.mkdir(parents=True)
+    values = {"utt2task": "asr", "utt2lang": "de", "utt2tgt": "de", "utt2spk": "a"}
+    for name, value in {**values, "text": "hallo welt", "wav.scp": "a.wav"}.items():
+        (test_set / name).write_text(f"u1 {value}\nu2 {value}\nu3 {value}\n")
+    phase = recipe / "exp/mine_toy/part/phase1"
+    phase.mkdir(parents=True)
+    for name in ("config.yaml", "latest.pth"):
+        (phase / name).touch()
+    (recipe / "fake.py").write_text(FAKE_INFERENCE)
+    python = recipe / "python"
+    python.write_text(
+        '#!/bin/bash\n[ "$2" = espnet_part.bin.inference ] || exec python3 "$@"\n'
+        f'exec python3 {recipe}/fake.py "${{@:3}}"\n'
+    )
+    python.chmod(0o755)
+    where = ("--corpora=mine", "--model=toy", "--decode_phases=1", f"--python={python}")
+    decode = ("./run.sh", *where, "--test_sets=mine_test_asr_de", "--stage=12")
+    result = run(recipe, *decode, "--stop_stage=12")
+    assert result.returncode == 0, result.stderr
+    assert [path.name for path in phase.glob("decode*")] == ["decode_greedy_latest"]
+    result = run(recipe, *decode, "--stop_stage=13", "--lid", "right none wrong")
+    assert result.returncode == 0, result.stderr
+    assert "Phase 1: mine_test_asr_de is decoded\n" in result.stdout, "the right one was there"
+    names = {"": "hallo welt", "_lid_none": "hallo", "_lid_wrong": "the one of that and this is to"}
+    assert {path.name for path in phase.glob("decode*")} == {
+        f"decode_greedy_latest{name}" for name in names
+    }
+    for name, said in names.items():
+        text = (phase / f"decode_greedy_latest{name}/mine_test_asr_de/text").read_text()
+        assert text.splitlines() == [f"u{i} {said}" for i in (1, 2, 3)]
+    for table in (result.stdout, (recipe / "exp/mine_toy/RESULTS.md").read_text()):
+        assert table.count("phase 1: language named in the prompt") == 1
+        (line,) = re.findall(r"^\| mine_test_asr_de .*\+50.*$", table, re.M)
+        numbers = re.findall(r"(?<=\| ) *[-+\d.]+", line)
+        assert [float(n) for n in numbers] == [0, 50, 50, 400, 400, 0, 0, 100]
+    result = run(recipe, *decode, "--stop_stage=12", "--lid=wrong", "--inference_args=--lid none")
+    assert "both name the prompt's language" in result.stderr
 
 
 # ----- small helpers -----
@@ -587,7 +669,9 @@ def test_all_stages_on_toy(recipe, tmp_path):
     assert "Stage 10 needs what stage 1 makes: running stages 1 to 9 first" in result.stdout
     # Two jobs for one phase; for the others one, which starts once only.
     decode = (*toy, "--stage", "12", "--stop_stage")
-    result = run(recipe, *decode, "12", "--decode_phases", "1", "--inference_nj", "2")
+    result = run(
+        recipe, *decode, "12", "--decode_phases", "1", "--inference_nj", "2", "--lid", "right wrong"
+    )  # fmt: skip
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
     result = run(recipe, *decode, "14", "--inference_nj", "1")
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
@@ -612,7 +696,11 @@ def test_all_stages_on_toy(recipe, tmp_path):
     rows = json.loads((experiment / "results.json").read_text())["results"]
     assert {row["phase"] for row in rows if row["curriculum"] == "part"} == {"1", "2a", "2b", "3"}
     assert {row["test_set"] for row in rows} == set(tests)
-    assert (experiment / "RESULTS.md").exists()
+    lids = {(row["decode"], row["lid"]) for row in rows if row["curriculum"] == "part"}
+    assert lids == {
+        ("decode_greedy_latest", "right"), ("decode_greedy_latest_lid_wrong", "wrong")
+    }  # fmt: skip
+    assert "phase 1: language named in the prompt" in (experiment / "RESULTS.md").read_text()
 
     # Again: nothing is trained or decoded a second time.
     times = {path: path.stat().st_mtime_ns for path in experiment.rglob("latest.pth")}

@@ -8,11 +8,15 @@ import jiwer
 import numpy as np
 import pytest
 
-from espnet_part import hypotheses, language_match, scoring
+from espnet_part import hypotheses, language_match
 from espnet_part.bin import score as score_command
 from espnet_part.normalize import normalize
 from espnet_part.pairs import Pair, pair_texts, read_text
+from espnet_part.report import phase_report
+from espnet_part.results import System, make_rows
 from espnet_part.scoring import score_asr, score_st
+from espnet_part.significance import bootstrap
+from espnet_part.tables import experiment_tables, variants
 
 GERMAN = [
     ("a", "Drei Katzen, zwei Hunde.", "drei katzen zwei hunde"),
@@ -180,7 +184,7 @@ def test_bleu_interval_holds_the_score_and_is_repeatable():
 
 def test_bootstrap_is_as_wide_as_theory_says():
     stats = np.stack([np.repeat([0.0, 1.0], 200), np.ones(400)], axis=1)
-    low, high = scoring.bootstrap(stats, lambda sums: sums[:, 0] / sums[:, 1], samples=2000)
+    low, high = bootstrap(stats, lambda sums: sums[:, 0] / sums[:, 1], samples=2000)
     assert high - low == pytest.approx(2 * 1.96 * 0.5 / 20, rel=0.1)
 
 
@@ -202,12 +206,16 @@ def test_missing_and_extra_ids_are_named():
     assert pair_texts(refs, {"a": "x"}, allow_missing=True)[1].hyp == ""
     with pytest.raises(ValueError, match="not in the reference: c"):
         pair_texts(refs, {"a": "x", "b": "y", "c": "z"}, allow_missing=True)
+    with pytest.raises(ValueError, match="the reference is empty"):
+        pair_texts({}, {})
 
 
 def test_text_files(tmp_path):
     path = tmp_path / "text"
     path.write_bytes("u1 \nu2\nu3\tzwei  Wörter \r\nu4 a\u2028b\n".encode())
     assert read_text(path) == {"u1": "", "u2": "", "u3": "zwei  Wörter", "u4": "a\u2028b"}
+    path.write_bytes(b"\xef\xbb\xbfu1\tone\ttwo\r\n\r\nu2\t\r\n")
+    assert read_text(path) == {"u1": "one\ttwo", "u2": ""}
     path.write_text("u1 a\nu1 b\n")
     with pytest.raises(ValueError, match="line 2: the utterance id u1 occurs twice"):
         read_text(path)
@@ -291,6 +299,39 @@ def test_wrong_language(lang, hyp, ref, expected):
     assert language_match.wrong_language(hyp, ref, lang) is expected
 
 
+# --- rows and tables
+
+
+def test_parts_of_an_error_rate_and_variants_reach_rows_and_tables(tmp_path):
+    """A variant is marked with a dash wherever it stands, and has interval and signature."""
+    rows = [("a", "one two three four", "one two tree"), ("b", "five", "five"), ("c", "a b", "a c")]
+    scores = score_asr(pairs(rows), "en")
+    made = make_rows(scores, System("part", "1", "greedy", 0), "t", "asr", "en", "en")
+    main = made[0]
+    parts = [main[f"{name}_rate"] for name in ("sub", "del", "ins")]
+    assert sum(parts) == pytest.approx(main["value"])
+    counts = np.array([a.counts for a in scores.alignments]).sum(0)
+    assert parts == pytest.approx((100 * counts[1:] / counts[:3].sum()).tolist())
+    assert list(variants(main)) == ["wer_basic"]
+    assert not any(variants(row) for row in made[1:])
+    other = main["wer_basic"]
+    low, high = other["ci95"]
+    report = phase_report(tmp_path / "part" / "phase1", made)
+    [line] = [line for line in report.split("\n") if "- wer_basic" in line]
+    cells = [cell.strip() for cell in line.strip("| ").split("|")]
+    assert cells == [
+        "greedy/t",
+        "- wer_basic",
+        f"{other['value']:.2f}",
+        f"{low:.2f}-{high:.2f}",
+        "3",
+    ]
+    tables = experiment_tables(made)
+    assert f"| - wer_basic |   {other['value']:.2f} | " in tables
+    assert f"- wer: `{main['signature']}`" in tables
+    assert f"- wer_basic: `{other['signature']}`" in tables
+
+
 # --- the command
 
 
@@ -322,3 +363,20 @@ def test_score_command_says_what_is_wrong(tmp_path):
         score_command.main([*options[:-1], "xx"])
     with pytest.raises(SystemExit, match="2 of 4 utterances have no hypothesis: c, d"):
         score_command.main(options)
+
+
+def test_score_command_on_files_from_anywhere(tmp_path, capsys):
+    """Windows line ends, tabs, an empty hypothesis, no resamples."""
+    (tmp_path / "ref").write_bytes(b"\xef\xbb\xbfa\teins\tzwei\r\nb\tdrei\r\n")
+    (tmp_path / "hyp").write_bytes(b"b\r\na eins  zwei\r\n")
+    out = tmp_path / "deep" / "out.json"
+    options = ["--ref", f"{tmp_path}/ref", "--hyp", f"{tmp_path}/hyp", "--task", "asr"]
+    score_command.main([*options, "--lang", "de", "--bootstrap", "0", "--json", str(out)])
+    rows = {row["metric"]: row for row in json.loads(out.read_text())["results"]}
+    assert rows["wer"]["value"] == rows["wer"]["del_rate"] == pytest.approx(100 / 3)
+    assert rows["empty_rate"]["value"] == 50.0
+    assert [row["ci95"] for row in rows.values()] == [None] * 5
+    assert {row["test_set"] for row in rows.values()} == {tmp_path.name}
+    printed = capsys.readouterr().out.split("\n")
+    assert printed[0].startswith("wer                33.33  " + " " * 18 + "jiwer:")
+    assert printed[1] == "  substituted 0.00, deleted 33.33, inserted 0.00 % of 3 tokens"

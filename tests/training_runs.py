@@ -58,6 +58,9 @@ def make_loop(values, folder, processes=None, dataset=None, dropout=True, worker
         config.batch_cost,
         config.task_shares,
         config.seed,
+        config.temperature,
+        config.corpus_weights,
+        config.language_weights,
     )
     loader = ExampleLoader(model.prompter, config.seed, config.source_dropout, config.speed_perturb)
     make = dataset or (
@@ -72,6 +75,7 @@ def make_loop(values, folder, processes=None, dataset=None, dropout=True, worker
         config.micro_cost,
         config.listen_rows,
         processes,
+        config.valid_rows,
     )
     Path(folder).mkdir(parents=True, exist_ok=True)
     return Loop(

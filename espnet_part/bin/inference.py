@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from espnet_part.decode_options import DecodeOptions
+from espnet_part.prompt import LIDS
 
 OPTION_HELP = {
     "batch_size": "most clips decoded at once",
@@ -74,7 +75,7 @@ def inference(args: argparse.Namespace) -> None:
     Raises:
         ValueError: Anything that the user can mend.
     """
-    from espnet_part.decode_job import LIDS, decode_rows, select_rows
+    from espnet_part.decode_job import decode_rows, select_rows
     from espnet_part.decode_output import write_output
     from espnet_part.inference import Speech2Text
 

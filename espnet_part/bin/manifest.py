@@ -1,4 +1,4 @@
-"""Makes the manifest of a data folder (stage 10): the sizes of all rows, no audio decoded."""
+"""Makes manifests of data folders (stage 10): the sizes of all rows, no audio decoded."""
 
 from __future__ import annotations
 
@@ -24,8 +24,12 @@ def get_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data_dir", required=True, help="data folder (speech or text)")
-    parser.add_argument("--out", required=True, help="folder of the manifest, made if missing")
+    parser.add_argument(
+        "--data_dir", required=True, nargs="+", help="data folders (speech or text)"
+    )
+    parser.add_argument(
+        "--out", required=True, nargs="+", help="folder of each one's manifest, made if missing"
+    )
     parser.add_argument(
         "--tokenizer", required=True, help="LLM folder or hub id whose tokenizer counts the tokens"
     )
@@ -70,15 +74,20 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.nj < 1:
             raise ValueError(f"--nj: found {args.nj}, expected 1 or more")
+        if len(args.data_dir) != len(args.out):
+            raise ValueError(
+                f"found {len(args.data_dir)} folders in --data_dir, {len(args.out)} in --out; "
+                "expected as many"
+            )
         from espnet_part.manifest_writer import write_manifest
 
-        tokenizer = _tokenizer(args.tokenizer, args.revision)
-        meta = write_manifest(args.data_dir, args.out, tokenizer, args.nj)
+        tokenizer = _tokenizer(args.tokenizer, args.revision)  # slow to load: once for all
+        for data_dir, out in zip(args.data_dir, args.out, strict=True):
+            meta = write_manifest(data_dir, out, tokenizer, args.nj)
+            print(f"{out}: {meta['rows']:,} rows of {data_dir}\n{table(meta)}", flush=True)
     except (ValueError, OSError) as err:
         print(f"error: {err}", file=sys.stderr)
         return 1
-    print(f"{args.out}: {meta['rows']:,} rows of {args.data_dir}")
-    print(table(meta))
     return 0
 
 

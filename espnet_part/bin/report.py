@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from espnet_part.bin.score import add_scoring_options
-from espnet_part.report import floor_rows, phase_report, score_experiment, write_text
+from espnet_part.lid_table import lid_table, main_rows
+from espnet_part.report import environment, floor_rows, phase_report, score_experiment, write_text
 from espnet_part.results import ENCODER_CTC, FLOOR, load_rows, merge_rows, save_rows
 from espnet_part.tables import experiment_tables
 
@@ -17,8 +18,9 @@ def get_parser() -> argparse.ArgumentParser:
         prog="python -m espnet_part.bin.report",
         description="Score EXP/<curriculum>/phase<N>/<decode>/<test_set>/text against "
         "DUMPDIR/raw/<test_set>: writes score_wer, score_cer or score_bleu beside each text, "
-        "RESULTS.md per phase, EXP/results.json and EXP/RESULTS.md, prints the last, and draws "
-        "EXP/<curriculum>/images/{phases,curves,scores}.png.",
+        "RESULTS.md per phase, EXP/results.json and EXP/RESULTS.md, prints the last, draws "
+        "EXP/<curriculum>/images/{phases,curves,scores}.png, and writes EXP/report.html, a page "
+        "that holds all of it and the worst utterances to hear.",
     )
     parser.add_argument("--exp", required=True, type=Path, help="experiment, exp/<tag>")
     parser.add_argument(
@@ -31,6 +33,13 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="JSON rows of systems scored elsewhere, such as the encoder's own CTC output; "
         f"curriculum is {ENCODER_CTC} where a row does not say",
+    )
+    parser.add_argument(
+        "--report_audio_mb",
+        default=6.0,
+        type=float,
+        metavar="MB",
+        help="most megabytes of audio inside report.html; 0 leaves it out (default: %(default)g)",
     )
     add_scoring_options(parser)
     return parser
@@ -56,12 +65,16 @@ def report(args: argparse.Namespace) -> None:
     tables = ""
     if new:
         save_rows(path, rows)
-        tables = experiment_tables(rows)
+        tables = experiment_tables(main_rows(rows))
+        if (compared := lid_table(rows)) is not None:
+            tables += f"\n\n{compared}"
         write_text(args.exp / "RESULTS.md", f"Results of {args.exp.name}", tables)
     for folder, own in by_phase.items():
         write_text(folder / "RESULTS.md", f"Results of {args.exp.name}", phase_report(folder, own))
-    # Last: what is wrong with a picture must not cost a score.
+    # Last: what is wrong with a picture or the page must not cost a score.
     lines = [_pictures(folder, rows) for folder in {f.parent: None for f in by_phase}]
+    if new:
+        lines.append(_page(args, rows))
     print(tables, flush=True)
     for line in lines:
         print(line, file=sys.stderr)
@@ -77,6 +90,16 @@ def _pictures(folder: Path, rows: list[dict[str, Any]]) -> str:
         return draw_curriculum(folder, rows)
     except Exception as error:
         return f"Pictures: none of {folder.name} ({type(error).__name__}: {error})"
+
+
+def _page(args: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
+    """Write the experiment's page; return the line that says so, or why not."""
+    try:
+        from espnet_part.html_report import write_page  # as of the pictures
+
+        return write_page(args.exp, args.dumpdir, rows, environment(), args.report_audio_mb)
+    except Exception as error:
+        return f"Page: none ({type(error).__name__}: {error})"
 
 
 def main(cmd: list[str] | None = None) -> None:

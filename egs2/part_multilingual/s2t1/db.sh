@@ -5,14 +5,14 @@
 
 LIBRISPEECH=${LIBRISPEECH:-downloads}       # 60 GB, the folder that holds test-clean/
 WENETSPEECH=${WENETSPEECH:-}                # on request; the folder that holds WenetSpeech.json
-FLEURS=${FLEURS:-downloads}                 # the folder that holds data/<language>/, or de_de/
+FLEURS=${FLEURS:-downloads}                 # 22 GB, the folder that holds data/<language>/, or de_de/
 COMMONVOICE15=${COMMONVOICE15:-}            # by account; cv-corpus-15.0-2023-09-08/
 COVOST2=${COVOST2:-}                        # lists and Common Voice 4: see the card
 MUSTC=${MUSTC:-}                            # no longer offered; the folder that holds en-de/
 TEDLIUM3=${TEDLIUM3:-downloads}             # 54 GB; TEDLIUM_release-3/
 
 # Text.
-TATOEBA=${TATOEBA:-}                        # tatoeba.<xxx>-eng.<xxx> and .eng
+TATOEBA=${TATOEBA:-downloads}               # 2 MB; tatoeba.<xxx>-eng.<xxx> and .eng
 NTREX128=${NTREX128:-downloads}             # newstest2019-ref.<xxx>.txt
 FLORES200=${FLORES200:-downloads}           # <xxx>_<Script>.devtest; test text
 OPUS=${OPUS:-}                              # any <name>.<l1>-<l2>.<l1> and .<l2>

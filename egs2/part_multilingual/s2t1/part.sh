@@ -48,8 +48,9 @@ option_list=(
     "pretrained_model||What the first phase starts from: a pack (zip, folder, hub id) or a checkpoint (.pth)"
     "# Decoding and scoring"
     "decode_phases|all|Phases to decode: all, last, or a list, e.g. \"1 3\""
+    "lid|right|Language named in the prompt when decoding: right, none, wrong, or several, e.g. \"right none wrong\"; the last two get decode folders of their own, and stage 13 a table"
     "inference_config||YAML of decoding options; default: conf/decode/<first corpus>.yaml where there is one, else greedy.yaml"
-    "inference_args||Options for espnet_part.bin.inference, e.g. \"--lid none\""
+    "inference_args||Options for espnet_part.bin.inference, e.g. \"--dtype bfloat16\""
     "inference_tag||Name of the decode folder; default: from config, arguments and model"
     "inference_model|latest.pth|Checkpoint to decode and pack, e.g. valid.acc.best.pth"
     "# Upload"
@@ -83,6 +84,10 @@ case ${opt[gpu_inference]} in
     true | false | auto) ;;
     *) die "--gpu_inference is true, false or auto, found '${opt[gpu_inference]}'" ;;
 esac
+[[ ${opt[lid]} =~ ^\ *((right|none|wrong)(\ +|$))+$ ]] ||
+    die "--lid: found '${opt[lid]}', expected right, none, wrong or several of them, e.g. \"right none wrong\""
+[ "${opt[lid]}" = right ] || [[ " ${opt[inference_args]}" != *" --lid"[\ =]* ]] ||
+    die "--lid ${opt[lid]} and --inference_args '${opt[inference_args]}' both name the prompt's language: leave it out of --inference_args"
 [ -n "${opt[corpora]}" ] || die "--corpora is empty: name a corpus; conf/model and local/prepare_*.py have some"
 model=${opt[model]:-${opt[corpora]%% *}}
 model_config=conf/model/${model}.yaml
@@ -214,11 +219,18 @@ fi
 
 if runs 4; then
     log "Stage 4: Filter ${train_set} ${valid_set}: ${data_feats}/org -> ${data_feats}"
+    # Corpora share clips: what a test set holds is not trained on.
+    held_out=()
+    for set in ${test_sets}; do
+        need "${data_feats}/${set}/utt2task" 3
+        held_out+=("${data_feats}/${set}")
+    done
     for set in ${train_set} ${valid_set}; do
         need "${data_feats}/org/${set}/utt2task" 3
         ${python} -m espnet_part.bin.prepare filter --data_dir "${data_feats}/org/${set}" \
             --out "${data_feats}/${set}" --nj "${opt[nj]}" \
-            --min_sec "${opt[min_wav_duration]}" --max_sec "${opt[max_wav_duration]}"
+            --min_sec "${opt[min_wav_duration]}" --max_sec "${opt[max_wav_duration]}" \
+            --test_sets "${held_out[@]}"
     done
     # Where no training set has mt rows, those that st rows and their transcripts make will do.
     if ! has_mt; then
@@ -261,11 +273,14 @@ if runs 10; then
     log "Stage 10: Manifests and statistics: ${part_stats_dir}"
     [ -n "${train_set}" ] || die "there is no training set; stage 1 makes it: $(command_for 1 5)"
     tokenizer=$(parts list | sed -n 's/^tokenizer //p')
+    inputs=() outputs=()
     for set in ${train_set} ${valid_set}; do
         need "${data_feats}/${set}/utt2task" 4
-        ${python} -m espnet_part.bin.manifest --data_dir "${data_feats}/${set}" \
-            --out "${part_stats_dir}/${set}" --tokenizer "${tokenizer}" --nj "${opt[nj]}"
+        inputs+=("${data_feats}/${set}")
+        outputs+=("${part_stats_dir}/${set}")
     done
+    ${python} -m espnet_part.bin.manifest --data_dir "${inputs[@]}" --out "${outputs[@]}" \
+        --tokenizer "${tokenizer}" --nj "${opt[nj]}"
 fi
 
 
@@ -332,7 +347,7 @@ fi
 
 
 if runs 12; then
-    log "Stage 12: Decode phases ${decode_phases}: ${inference_tag}"
+    log "Stage 12: Decode phases ${decode_phases}: ${inference_tag}$([ "${opt[lid]}" = right ] || echo ", language in the prompt: ${opt[lid]}")"
     decode_sets=${test_sets}
     if "${opt[eval_valid_set]}"; then
         for set in ${valid_set}; do
@@ -342,7 +357,9 @@ if runs 12; then
     fi
     [ -n "${decode_sets}" ] || die "there are no test sets; name them by --test_sets, or let stage 1 make them: $(command_for 1 3)"
     for phase in ${decode_phases}; do
-        decode_phase "${phase}"
+        for lid in ${opt[lid]}; do
+            decode_phase "${phase}" "${lid}"
+        done
     done
 fi
 
