@@ -11,7 +11,7 @@ VERSION = re.search(
     r'^__version__ = "(.+)"$', (HERE / "espnet_part/__init__.py").read_text(), re.MULTILINE
 )
 
-# Not for every user of the library, and eSpeak NG and zhconv are under the GPL. `make` installs them.
+# Not for every user of the library; eSpeak NG and zhconv are under the GPL. `make` installs them.
 EXTRAS = {"demo": ("espeakng-loader",), "zh": ("zhconv", "cn2an")}
 
 

@@ -8,7 +8,17 @@ CLIP = "cv-4/de/clips/common_voice_de_17.mp3"
 
 
 def make_test_set(tmp_path):
-    rows = [Row("17-st-en", "st", "de", "en", "Good morning.", CLIP, source="Guten Morgen!")]
+    rows = [
+        Row(
+            "17-st-en",
+            "st",
+            "de",
+            "en",
+            "Good morning, ladies and gentlemen.",
+            CLIP,
+            source="Guten Morgen, meine Herrschaften!",
+        )
+    ]
     write_datadir(tmp_path / "test_st", rows)
     segment = Row("t-asr", "asr", "en", "en", "Thank you.", "ted.sph", 10.0, 11.5)
     write_datadir(tmp_path / "test_asr", [segment])
@@ -22,18 +32,22 @@ def asr(text, path, start=None, end=None):
 def test_clips(tmp_path):
     held_out = make_test_set(tmp_path)
     other_release = "/data/cv-15/de/clips/common_voice_de_17.flac"
-    assert held_out.problem(asr("guten morgen", other_release)) == (
+    assert held_out.problem(asr("guten morgen meine herrschaften", other_release)) == (
         "clip of a test set",
         "common_voice_de_17.flac: a test set holds it as well",
     )
-    st = Row("y", "st", "de", "en", "Morning!", other_release, source="Guten Morgen")
+    st = Row(
+        "y", "st", "de", "en", "Morning!", other_release, source="Guten Morgen meine Herrschaften"
+    )
     assert held_out.problem(st)[0] == "clip of a test set"
     # The same words in another clip, other words under the same name: both are something else.
-    assert held_out.problem(asr("Guten Morgen!", "common_voice_de_18.mp3")) is None
+    assert (
+        held_out.problem(asr("Guten Morgen, meine Herrschaften!", "common_voice_de_18.mp3")) is None
+    )
     assert held_out.problem(asr("Gute Nacht!", other_release)) is None
     assert held_out.problem(asr("thank you", "ted.sph", 10.0, 11.5))[0] == "clip of a test set"
     assert held_out.problem(asr("thank you", "ted.sph", 70.0, 71.5)) is None
-    no_transcript = Row("y", "st", "de", "en", "Good morning.", "x.wav")
+    no_transcript = Row("y", "st", "de", "en", "Good morning, ladies and gentlemen.", "x.wav")
     assert held_out.problem(no_transcript) is None
 
 
@@ -44,16 +58,37 @@ def test_pairs_of_texts(tmp_path):
         return held_out.problem(Row("z", "mt", src, tgt, target, source=source))
 
     found = "pair of texts of a test set"
-    assert mt("de", "en", "guten morgen", "GOOD MORNING")[0] == found
-    assert mt("en", "de", "Good morning", "Guten Morgen")[0] == found
-    assert mt("de", "en", "Guten Morgen", "Morning") is None
-    assert held_out.problem(Row("z", "instruct", "en", "en", "Hi", source="Good morning.")) is None
+    assert (
+        mt("de", "en", "guten morgen meine herrschaften", "GOOD MORNING LADIES AND GENTLEMEN")[0]
+        == found
+    )
+    assert (
+        mt("en", "de", "Good morning ladies and gentlemen", "Guten Morgen meine Herrschaften")[0]
+        == found
+    )
+    assert mt("de", "en", "Guten Morgen meine Herrschaften", "Morning") is None
+    write_datadir(tmp_path / "short", [Row("s", "mt", "en", "de", "Danke.", source="Thank you.")])
+    thanks = Row("t", "mt", "en", "de", "Danke.", source="Thank you.")
+    assert HeldOut([tmp_path / "short"]).problem(thanks) is None
+    assert (
+        held_out.problem(
+            Row("z", "instruct", "en", "en", "Hi", source="Good morning, ladies and gentlemen.")
+        )
+        is None
+    )
 
 
 def test_stage_4_drops_and_counts(tmp_path):
     make_test_set(tmp_path)
     rows = [
-        Row("a", "mt", "de", "en", "Good morning.", source="Guten Morgen."),
+        Row(
+            "a",
+            "mt",
+            "de",
+            "en",
+            "Good morning, ladies and gentlemen.",
+            source="Guten Morgen, meine Herrschaften.",
+        ),
         Row("b", "mt", "de", "en", "Good night.", source="Gute Nacht."),
     ]
     write_datadir(tmp_path / "in", rows)
@@ -61,7 +96,7 @@ def test_stage_4_drops_and_counts(tmp_path):
     assert filter_datadir(*args)["kept"] == 2
     result = filter_datadir(*args, test_sets=[tmp_path / "test_st"])
     assert result == {"rows": 2, "kept": 1, "skipped": {"pair of texts of a test set": 1}}
-    assert "Guten Morgen." in (tmp_path / "out/skipped.tsv").read_text()
+    assert "Guten Morgen, meine Herrschaften." in (tmp_path / "out/skipped.tsv").read_text()
     # A test set that changes is seen.
     write_datadir(tmp_path / "test_st", [Row("c", "mt", "de", "en", "Yes.", source="Ja.")])
     assert filter_datadir(*args, test_sets=[tmp_path / "test_st"])["kept"] == 2
