@@ -42,8 +42,9 @@ reach the data that a model makes):
 OPUS-MT without `pip install sacremoses` leaves punctuation as it is. Transcripts without case and
 punctuation (LibriSpeech) translate worse than written text.
 
-Memory: 100 bytes per different text and target of a process's part, 24 per translation when the
-folder is written; rows are streamed. Ten million rows: 1 GB.
+Memory: 150 bytes per different text and target of a process's part, less when the folder is
+written; rows are streamed. Measured: 1,000,000 rows, no two alike, take 160 MB beside the model and
+13 minutes beside its work, on one busy core.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Translating one part of a data folder's transcripts, each different text once.
 
-Memory: about 100 bytes per different (text, target) of the part that is not translated yet, and the
+Memory: about 150 bytes per different (text, target) of the part that is not translated yet, and the
 texts of one block. The rows are streamed, twice: to count, and to translate.
 """
 
