@@ -156,7 +156,11 @@ def places(exp: Path, pack: Path | None) -> Iterator[str]:
     pictures = sorted((exp / CURRICULUM / "images").glob("*.png"))
     for number, picture in enumerate(pictures):
         yield f"  {'' if number else 'pictures':<9}  {shown(picture)}"
-    for name, file in (("results", "RESULTS.md"), ("log", "demo.log")):
+    for name, file in (
+        ("report", "report.html"),  # with the worst utterances to listen to
+        ("results", "RESULTS.md"),
+        ("log", "demo.log"),
+    ):
         if (exp / file).exists():
             yield f"  {name:<9}  {shown(exp / file)}"
 

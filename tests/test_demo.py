@@ -129,6 +129,7 @@ def recipe(tmp_path, monkeypatch):
     (exp / "part/images/curves.png").touch()
     (exp / "part/phase3/miniature_part_latest.zip").write_bytes(b"0" * 1_200_000)
     (exp / "RESULTS.md").touch()
+    (exp / "report.html").touch()
     (exp / "results.json").write_text(json.dumps({"results": made_rows()}))
     (tmp_path / "data").mkdir()
     import soundfile
@@ -174,6 +175,7 @@ def test_the_whole_page(recipe, monkeypatch, capsys):
         f"{recipe / pack} (1.2 MB",
         str(recipe / "exp/miniature/part/images/curves.png"),
         str(recipe / "exp/miniature/RESULTS.md"),
+        str(recipe / "exp/miniature/report.html"),
         "said in Chinese",
         "said zh",
         "translated into Chinese",
