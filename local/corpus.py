@@ -73,8 +73,11 @@ def count_lines(*paths: Path) -> int:
     lines = 0
     for path in paths:
         with path.open("rb") as file:
+            last = b"\n"
             while block := file.read(1 << 20):
                 lines += block.count(b"\n")
+                last = block[-1:]
+            lines += last != b"\n"
     return lines
 
 

@@ -17,7 +17,7 @@ KEYS = {
     "text": ("text", "txt"),
     "lang": ("lang", "language", "src_lang", "source_lang"),
     "tgt_lang": ("tgt_lang", "target_lang"),
-    "translation": ("translation", "target"),
+    "translation": ("translation", "target", "answer"),
     "transcript": ("transcript", "source"),
     "task": ("task", "taskname"),
     "start": ("start", "start_time", "offset"),

@@ -46,12 +46,12 @@ def need_language(name: object, key: str) -> str:
 
 
 def seconds(value: object, key: str) -> float | None:
-    """A time in seconds; None where it is not given.
+    """A time in seconds; None where it is not given, or is Python's word for that in a string.
 
     Raises:
         RowError: No number, or one below zero.
     """
-    if value is None:
+    if value is None or value == "None":
         return None
     try:
         number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
