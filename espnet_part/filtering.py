@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ def filter_datadir(
     out: str | Path,
     limits: Limits,
     jobs: int = 1,
-    test_sets: Sequence[str | Path] = (),
+    held_out: HeldOut | None = None,
 ) -> dict:
     """Copies a data folder without the rows that break a limit, have bad audio, or lack text.
 
@@ -55,7 +55,7 @@ def filter_datadir(
         out: Another folder; `skipped.tsv` in it lists id, reason and detail of every dropped row.
         limits: See `Limits`.
         jobs: Threads that read audio headers.
-        test_sets: Data folders; rows that one of them holds are dropped, see `HeldOut`.
+        held_out: Rows of test sets, which are dropped.
 
     Returns:
         {"rows": rows read, "kept": rows written, "skipped": {reason: rows}}.
@@ -65,17 +65,17 @@ def filter_datadir(
     """
     data_dir, out = Path(data_dir), Path(out)
     check_other_folder(data_dir, out)
+    held_out = held_out or HeldOut()
     job = {
         "command": "filter",
         "data_dir": str(data_dir),
         "files": fingerprint(data_dir, ALL_FILES),
         "limits": [limits.min_sec, limits.max_sec, limits.max_chars],
-        "test_sets": {str(test): fingerprint(Path(test), ALL_FILES) for test in test_sets},
+        "test_sets": held_out.fingerprint(),
     }
     if (result := read_stamp(out, job, ALL_FILES)) is not None:
         return result
     total = count_rows(data_dir)
-    held_out = HeldOut(test_sets)
     with listing(out) as file, contextlib.ExitStack() as stack:
         skipped = Skipped(str(data_dir), file)
         pool = stack.enter_context(ThreadPoolExecutor(max(1, jobs)))

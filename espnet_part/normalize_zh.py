@@ -23,7 +23,9 @@ PACKAGES = ("zhconv", "cn2an")
 # drop the content of full-width brackets, which it keeps.
 _HALF_WIDTH = str.maketrans("０１２３４５６７８９．：／％～－", "0123456789.:/%~-")
 _HAN = r"[\u3400-\u4dbf\u4e00-\u9fff]"
-_NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
+# Repeats are bounded, or start where no other match can (_START): what a model repeats without end
+# must not take time by the square of its length.
+_NUMBER = r"(?:\d{1,3}(?:,\d{3}){1,4}|\d+)(?:\.\d+)?"
 _START = r"(?<!\d)(?<!\d\.)"
 _END = r"(?!\d|\.\d| ?[A-Za-z])"  # the number ends here, and no Latin letter follows
 # What follows an amount: it tells "3-5个" from a score, "Kelly 2008年" from "iPhone 12".
@@ -34,11 +36,13 @@ _TOKEN = re.compile(
     "|".join(
         f"(?P<{name}>{pattern})"
         for name, pattern in {
-            "latin": r"(?:\d[\d.,:/-]* ?)?[A-Za-z][A-Za-z0-9.:/_'+-]*"
+            "long": r"\d{41,}",
+            "latin": r"(?:\d[\d.,:/-]{0,40} ?)?[A-Za-z][A-Za-z0-9.:/_'+-]*"
             rf"(?: \d[\d.,:]*(?![\d.,:]| ?{_COUNTED}))?",
             "iso_date": r"(?P<y>\d{4})(?P<sep>[-/.])(?P<m>0?[1-9]|1[0-2])(?P=sep)"
             rf"(?P<d>0?[1-9]|[12]\d|3[01]){_END}",
             "phone": rf"(?:0\d{{2,3}}-\d{{7,8}}|[48]00-\d{{3}}-\d{{4}}){_END}",
+            "cents": rf"{_START}(?P<from>{_NUMBER})%[~–—-](?P<to>{_NUMBER})%",
             "range": rf"{_START}(?P<low>{_NUMBER})(?:~|[-–—](?={_NUMBER} ?(?:{_COUNTED}|%)))"
             rf"(?P<high>{_NUMBER}){_END}(?P<cent>%?)",
             "year": rf"{_START}(?:1[1-9]|20)\d\d(?=[财学]?年)",
@@ -49,7 +53,7 @@ _TOKEN = re.compile(
             "list": r"\d+(?:[:/]\d+){2,}",
             "ratio": rf"{_START}(?P<left>\d{{1,3}}):(?P<right>\d{{1,3}}){_END}",
             "fraction": rf"(?P<over>\d+)/(?P<under>\d+){_END}",
-            "dotted": rf"\d+(?:\.\d+){{2,}}{_END}",
+            "dotted": rf"{_START}\d+(?:\.\d+){{2,}}{_END}",
             "plain": rf"{_START}{_NUMBER}{_END}",
         }.items()
     ),
@@ -117,6 +121,8 @@ def _read_token(match: re.Match) -> str:
         case "range":
             text = _read_range(match["low"], match["high"], match.string[match.end() :])
             return f"百分之{text}" if match["cent"] else text
+        case "cents":
+            return f"百分之{_read(match['from'])}到百分之{_read(match['to'])}"
         case "percent":
             return f"百分之{_read(match['share'])}"
         case "below":
@@ -127,7 +133,7 @@ def _read_token(match: re.Match) -> str:
             return f"{_read(match['left'])}比{_read(match['right'])}"
         case "fraction":
             return f"{_read(match['under'])}分之{_read(match['over'])}"
-        case "phone" | "year" | "dotted":
+        case "long" | "phone" | "year" | "dotted":
             return _spell(text.replace("-", ""))
     return _read(text)
 

@@ -2,6 +2,8 @@
 
 Parts in local folders can be made again under the same name. `.sources.json` holds a digest of each
 such folder, so that a phase trained with the former ones is not taken for one of the new ones.
+Manifests, too: which rows stage 4 keeps depends on the run's test sets, and the batch plan on the
+rows. `.data.json` holds a digest of each, so that no phase goes on with other rows than it began.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from espnet_part.config import Config
 from espnet_part.schema import from_dict, load_yaml, to_dict
 from espnet_part.unpack import CONFIG_NAME, find_sources
 
-_SOURCES = ".sources.json"
+_SOURCES, _DATA = ".sources.json", ".data.json"
 # Of larger files, samples are read: weights that were trained again differ in all of them.
 _WHOLE_BYTES, _SAMPLES, _SAMPLE_BYTES = 1 << 24, 64, 1 << 16
 
@@ -48,9 +50,13 @@ def write_config(config: Config, folder: str | Path, restart: bool = False) -> P
                 "Give this run another --part_tag, or remove the folder to start again"
             )
         check_sources(folder)
+        if not (folder / ".finished").exists():
+            _check_data(folder)
     else:
         noted = {source: digest(Path(source)) for source in _local_sources(values)}
         _write(folder / _SOURCES, json.dumps(noted, indent=1, ensure_ascii=False) + "\n")
+        data = {name: _rows_digest(Path(name)) for name in config.train if Path(name).is_dir()}
+        _write(folder / _DATA, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
     _write(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     return path
 
@@ -73,6 +79,30 @@ def check_sources(folder: str | Path) -> None:
                 f"again: remove {folder} and the phases that start from it to train them again, "
                 f"or put the former {source} back"
             )
+
+
+def _check_data(folder: Path) -> None:
+    """Raises ValueError if a manifest holds other rows than when the phase began."""
+    noted = folder / _DATA
+    if not noted.exists():
+        return
+    for name, expected in json.loads(noted.read_text(encoding="utf-8")).items():
+        if not Path(name).is_dir() or _rows_digest(Path(name)) != expected:
+            raise ValueError(
+                f"{folder} is half trained, on other rows than {name} holds now (stages 1 to 10 "
+                "were run again, with other corpora or test sets?): remove the folder to start "
+                "the phase again, or make the former rows again"
+            )
+
+
+def _rows_digest(manifest: Path) -> str:
+    """A number for the rows of a manifest, whatever they were made from."""
+    state = hashlib.sha256()
+    for path in sorted(manifest.glob("*")):
+        if path.suffix in (".npy", ".jsonl"):
+            for block in _blocks(path):
+                state.update(block)
+    return state.hexdigest()[:16]
 
 
 def digest(folder: Path) -> str:

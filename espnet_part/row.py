@@ -9,6 +9,7 @@ from espnet_part.prompt import LANGUAGES, SPEECH_TASKS, TASKS
 
 # Whatever a reader might take for a column or line end, and NUL; U+3000 and the like are text.
 BREAKS = re.compile(r"[\x00-\x20\x7f\x85\u2028\u2029]+")
+_NO_LETTERS = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Row:
 def normalize_text(text: str) -> str:
     """Text on one line: each run of spaces, tabs, newlines, control characters becomes a space."""
     return BREAKS.sub(" ", text).strip(" ")
+
+
+def letters(text: str) -> str:
+    """Letters and digits alone, case folded: what says whether two texts are the same words."""
+    return _NO_LETTERS.sub("", text.casefold())
 
 
 def check_row(where: str, task: str, src: str, tgt: str, speech: bool) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 from corpus import Bad
 from tsv import read_tsv
 
+from espnet_part.row import letters
+
 # A client_id is a SHA-512: of its 128 hexadecimal digits 16 are kept. Two of the 0.2 million
 # speakers of ten languages then share a name with a probability of about 1e-9.
 SPEAKER_DIGITS = 16
 _CLIP = re.compile(r"([\w-]+)\.mp3")
-_NO_LETTERS = re.compile(r"[\W_]+")
 
 
 def clip_name(path: str) -> str | None:
@@ -58,7 +59,7 @@ class HeldOut:
         for client_id, path, sentence in _whole_rows(tables):
             self._clips.add(path)
             self._speakers.add(client_id[:SPEAKER_DIGITS])
-            self._sentences.add(_letters(sentence))
+            self._sentences.add(letters(sentence))
         # What nobody is named in, or has no letters, tells nothing.
         self._speakers.discard("")
         self._sentences.discard("")
@@ -69,7 +70,7 @@ class HeldOut:
             return "clip of dev or test"
         if client_id[:SPEAKER_DIGITS] in self._speakers:
             return "speaker of dev or test"
-        if _letters(sentence) in self._sentences:
+        if letters(sentence) in self._sentences:
             return "sentence of dev or test"
         return None
 
@@ -79,8 +80,3 @@ def _whole_rows(tables: list[Path]) -> Iterator[tuple[str, ...]]:
         for row in read_tsv(table, ("client_id", "path", "sentence")):
             if not isinstance(row, Bad):
                 yield row
-
-
-def _letters(sentence: str) -> str:
-    """Letters and digits alone: case, punctuation and spaces make no other sentence."""
-    return _NO_LETTERS.sub("", sentence.casefold())

@@ -3,7 +3,7 @@
 A script `prepare_<corpus>.py` says which sets there are and reads their rows (`CorpusSet`); here
 the headers of the audio files are checked by several threads, bad rows counted and listed, rows
 sorted by id in bounded memory, and folders written as a whole or not at all. A set whose sources
-and settings have not changed is left as it is.
+and settings have not changed is left as it is, unless audio that was missing has come.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sorted_rows import sort_rows
 
 from espnet_part.audio import SAMPLE_RATE
 from espnet_part.datadir import ALL_FILES, Row
-from espnet_part.filtering import listing, write_kept
+from espnet_part.filtering import LISTING, listing, write_kept
 from espnet_part.publish import read_stamp, write_stamp
 from espnet_part.rowpass import Progress, Skipped
 
@@ -39,12 +39,14 @@ __all__ = [
     "write_sets",
 ]
 
+MISSING = "missing file"  # what audio headers' errors are called where there is no file
 VERSION = 1  # of what is made of a corpus: another one makes all sets again
 # The paper's thirteen directions (section 3.1), source before target.
 DIRECTIONS = tuple(
     [(src, "en") for src in ("zh", "ja", "de", "fr", "es", "it", "ru")]
     + [("en", tgt) for tgt in ("zh", "ja", "de", "sv", "id", "ar")]
 )
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def write_set(out: Path, corpus_set: CorpusSet, jobs: int) -> dict:
         "sources": {str(path): _state(path) for path in corpus_set.sources},
         "settings": dict(corpus_set.settings),
     }
-    if (result := read_stamp(folder, job, ALL_FILES)) is not None:
+    result = read_stamp(folder, job, ALL_FILES)
+    if result is not None and not _audio_came(folder, result):
         return result
     total = corpus_set.total() if corpus_set.total else None
     with listing(folder) as file, contextlib.ExitStack() as stack:
@@ -117,6 +120,19 @@ def write_set(out: Path, corpus_set: CorpusSet, jobs: int) -> dict:
     result = {"rows": progress.done, "kept": rows, "hours": hours, "skipped": skipped.counts}
     write_stamp(folder, job, ALL_FILES, result)
     return result
+
+
+def _audio_came(folder: Path, result: dict) -> bool:
+    """Whether an audio file that was missing when a set was made is there now."""
+    if MISSING not in result["skipped"]:
+        return False
+    with (folder / LISTING).open(encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            _, reason, detail = line.rstrip("\n").split("\t")
+            if reason == MISSING and Path(detail.partition(": no such file")[0]).is_file():
+                log.info("%s: made again: audio that was missing is there", folder)
+                return True
+    return False
 
 
 def _state(path: Path) -> list[int]:

@@ -21,6 +21,7 @@ from pathlib import Path
 BLOCK = 1 << 20
 TRIES = 5  # so many in a row that bring nothing end a download
 PAUSE_SEC = 5.0
+TRY_AGAIN = (408, 429)  # not a refusal: too slow, too many
 _OUTSIDE = getattr(tarfile, "FilterError", ())  # older Pythons know none, and unpack no tar here
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError)
 
@@ -48,7 +49,7 @@ class Archive:
 
 
 def fetch_archives(archives: Iterable[Archive], folder: Path) -> None:
-    """Fetches and unpacks what `folder` lacks; an archive is deleted once it is unpacked.
+    """Fetches and unpacks what `folder` lacks; what was fetched is deleted once it is unpacked.
 
     Raises:
         ValueError: No connection, the server refuses, or an archive is damaged.
@@ -58,11 +59,15 @@ def fetch_archives(archives: Iterable[Archive], folder: Path) -> None:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / archive.name
-        if not path.exists():
+        placed = path.exists()  # by hand: checked like the others, and kept
+        if placed and archive.checksum is not None:
+            _check(path, path, archive.checksum)
+        elif not placed:
             print(f"Fetching {archive.url}", flush=True)
             download(archive.url, path, archive.checksum)
         unpack(path, folder, archive)
-        path.unlink()
+        if not placed:
+            path.unlink()
 
 
 def download(url: str, path: Path, checksum: str | None = None, timeout_sec: float = 30.0) -> None:
@@ -86,7 +91,8 @@ def download(url: str, path: Path, checksum: str | None = None, timeout_sec: flo
             break
         except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
             tries = TRIES if _size(part) > had else tries - 1
-            refused = isinstance(error, urllib.error.HTTPError) and error.code in range(400, 500)
+            code = error.code if isinstance(error, urllib.error.HTTPError) else 0
+            refused = code in range(400, 500) and code not in TRY_AGAIN
             if refused or tries == 0 or not url.startswith("http"):
                 raise ValueError(
                     f"could not fetch {url} ({error}). Call again to go on; without a network, "
@@ -95,14 +101,22 @@ def download(url: str, path: Path, checksum: str | None = None, timeout_sec: flo
             print(f"{error}; going on", flush=True)
             time.sleep(PAUSE_SEC)
     if checksum is not None:
-        found = _digest(part, "md5" if len(checksum) == 32 else "sha256")
-        if found != checksum.lower():
+        try:
+            _check(part, url, checksum)
+        except ValueError as error:
             part.unlink()
-            raise ValueError(
-                f"{url}: checksum {found}, expected {checksum}: damaged on the way, or changed by "
-                "its publisher; it is deleted: call again"
-            )
+            raise ValueError(f"{error}; it is deleted: call again") from None
     os.replace(part, path)
+
+
+def _check(path: Path, name: object, checksum: str) -> None:
+    """Raises ValueError if a file has another checksum."""
+    found = _digest(path, "md5" if len(checksum) == 32 else "sha256")
+    if found != checksum.lower():
+        raise ValueError(
+            f"{name}: checksum {found}, expected {checksum}: damaged on the way, or changed by its "
+            "publisher"
+        )
 
 
 def _size(path: Path) -> int:

@@ -22,7 +22,7 @@ Keys, with other names for them (the manifests of NeMo and FunASR are read as th
   text         txt; what is said; in a row of task st without translation: the translation
   lang         language, src_lang, source_lang; a code or a name
   tgt_lang     target_lang
-  translation  target, answer
+  translation  target; NeMo's answer, unless it is na, predict, or the text again
   transcript   source; what is said, where `text` is the translation
   task         taskname; asr, st (ast, s2t_translation), mt, instruct. A row without it that has
                text and translation gives two rows, asr and st

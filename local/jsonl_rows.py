@@ -17,7 +17,7 @@ KEYS = {
     "text": ("text", "txt"),
     "lang": ("lang", "language", "src_lang", "source_lang"),
     "tgt_lang": ("tgt_lang", "target_lang"),
-    "translation": ("translation", "target", "answer"),
+    "translation": ("translation", "target"),
     "transcript": ("transcript", "source"),
     "task": ("task", "taskname"),
     "start": ("start", "start_time", "offset"),
@@ -67,6 +67,9 @@ def rows_of(item: dict, defaults: Defaults) -> Iterator[Row]:
         get |= {"path": source, "transcript": None}
         if get["text"] is None:
             get |= {"text": get["translation"], "translation": None}
+    answer = item.get("answer")  # NeMo's key, or its placeholder for one
+    if get["translation"] is None and answer not in (None, "", "na", "predict", get["text"]):
+        get["translation"] = answer
     for key in ("text", "translation", "transcript"):
         if get[key] is not None and not isinstance(get[key], str):
             raise RowError("text is no string", f"{key}: found {get[key]!r}, expected a string")

@@ -114,8 +114,11 @@ def split_sets(
         sources: Files they hang on.
         settings: Options they hang on.
     """
-    kinds = Counter(_kind(row) for row in read() if isinstance(row, Row))
-    mixed = len({_is_text(kind) for kind in kinds}) == 2
+    kinds: Counter[Kind | None] = Counter(
+        _kind(row) if isinstance(row, Row) else None for row in read()
+    )
+    bad = kinds.pop(None, 0)
+    mixed = len({_is_text(kind) for kind in kinds if kind}) == 2
 
     def set_of(kind: Kind) -> str:
         task, src, tgt = kind
@@ -125,9 +128,11 @@ def split_sets(
 
     rows: Counter[str] = Counter()
     for kind, number in kinds.items():
-        rows[set_of(kind)] += number
+        if kind is not None:
+            rows[set_of(kind)] += number
     # Where nothing can be used, one set remains, whose error says why.
     names = sorted(rows) or [args.test_sets or args.out.name]
+    rows[names[0]] += bad
 
     def read_set(name: str) -> Iterator[Row | Bad]:
         for row in read():

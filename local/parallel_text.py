@@ -104,15 +104,10 @@ def _problem(source: str, target: str) -> tuple[str, str] | None:
 
 
 def _count(path: Path) -> int:
-    """Lines of a file, the last one also where its line end is missing."""
+    """Lines of a file."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    with path.open("rb") as file:
-        if not path.stat().st_size:
-            return 0
-        file.seek(-1, 2)
-        ended = file.read(1) == b"\n"
-    return count_lines(path) + (not ended)
+    return count_lines(path)
 
 
 def aligned_pairs(name: str, files: dict[str, Path]) -> list[Pair]:

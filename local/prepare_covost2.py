@@ -187,6 +187,7 @@ def _make_set(tables: Tables, src: str, tgt: str, split: str) -> CorpusSet:
         # A whole table of translations holds all splits, and what no split takes.
         (lambda: expected) if tables.validated else functools.partial(count_lines, *sources),
         expected=expected,
+        settings={"clips": str(tables.clips)},
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,11 +12,11 @@ from pathlib import Path
 from corpus import Bad, CorpusSet
 
 from espnet_part.datadir import Row
+from espnet_part.row import letters
 
 SPLITS = ("train", "dev")
 DEV_EVERY = 50  # every 50th row of a part goes to dev ...
 DEV_ROWS = 500  # ... until it has so many of that part
-_OTHER = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True)
@@ -116,11 +115,6 @@ class Splitter:
 
 def _both_texts(row: Row) -> list[str]:
     return [letters(row.source or ""), letters(row.target)]
-
-
-def letters(text: str) -> str:
-    """Letters and digits alone, without case: what two copies of a text have in common."""
-    return _OTHER.sub("", text.casefold())
 
 
 def add_exclude(parser: argparse.ArgumentParser) -> None:

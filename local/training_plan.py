@@ -25,6 +25,7 @@ from espnet_part.config import Config, ModelConfig
 from espnet_part.curriculum import load_curriculum, merge
 from espnet_part.encoder import build_encoder
 from espnet_part.llm import build_llm
+from espnet_part.prompt import SPEECH_TASKS
 from espnet_part.schema import from_dict, load_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,30 +130,56 @@ def operations(
     return speech, text
 
 
-def plan_phase(shape: Shape, config: Config, args: argparse.Namespace) -> dict:
-    """Figures of one phase."""
+def parse_hours(items: list[str] | None) -> dict[str, float]:
+    """`asr=810000 st=434000` as numbers.
+
+    Raises:
+        ValueError: Another task, or no number.
+    """
+    hours = {}
+    for item in items or []:
+        task, _, number = item.partition("=")
+        if task not in SPEECH_TASKS or not number.replace(".", "", 1).isdigit():
+            raise ValueError(f"--hours: found {item!r}, expected asr=<hours> or st=<hours>")
+        hours[task] = float(number)
+    return hours
+
+
+def plan_phase(
+    shape: Shape, config: Config, args: argparse.Namespace, changed: dict[str, float]
+) -> dict:
+    """Figures of one phase.
+
+    Args:
+        shape: Sizes.
+        config: The phase.
+        args: Of the command.
+        changed: Part -> weights that earlier phases have trained; this phase's are added, because
+            a checkpoint holds all that differs from the pre-trained parts.
+    """
     speech_cost = float(row_cost(args.clip_sec * SAMPLE_RATE, 0, args.target_tokens))
     text_cost = float(row_cost(0, args.target_tokens, args.target_tokens))
     shares = config.task_shares or dict.fromkeys(config.tasks, 1.0)
     share = {task: shares.get(task, 1.0) for task in config.tasks}
     whole = sum(share.values())
-    heard = sum(weight for task, weight in share.items() if task in ("asr", "st")) / whole
+    heard = sum(weight for task, weight in share.items() if task in SPEECH_TASKS) / whole
     speech_rows = heard * config.batch_cost / speech_cost
     text_rows = (1 - heard) * config.batch_cost / text_cost
     minutes = speech_rows * args.clip_sec / 60
     steps = config.max_steps
-    hours = {key: float(value) for key, value in (item.split("=") for item in args.hours or [])}
+    hours = parse_hours(args.hours)
     if hours and minutes:
         steps = round(sum(hours.get(task, 0.0) for task in config.tasks) * 60 / minutes)
     speech, text = operations(shape, config, args.clip_sec, args.target_tokens)
     work = steps * (speech_rows * speech + text_rows * text)
     trained = [part for part, how in config.trainable.items() if how != "none"]
-    weights = sum(
-        shape.weights[part] * (encoder_share(shape, config) if part == "encoder" else 1.0)
-        for part in trained
-    )
-    if "llm" in trained:
-        weights += shape.head
+    now = {part: float(shape.weights[part]) for part in trained}
+    if "encoder" in now:
+        now["encoder"] *= encoder_share(shape, config)
+    if "llm" in now:
+        now["llm"] += shape.head
+    changed |= {part: max(count, changed.get(part, 0.0)) for part, count in now.items()}
+    weights, state = sum(changed.values()), 2 * sum(now.values())
     return {
         "phase": config.phase,
         "rates": ", ".join(f"{part} {config.lr[part]:g}" for part in trained),
@@ -163,7 +190,7 @@ def plan_phase(shape: Shape, config: Config, args: argparse.Namespace) -> dict:
         "hours": steps * minutes / 60,
         "gpu-hours": work / (args.peak_tflops * 1e12 * args.utilization) / 3600,
         "weights_gb": weights * MASTER_BYTES / GB,
-        "checkpoint_gb": 3 * weights * MASTER_BYTES / GB,
+        "checkpoint_gb": (weights + state) * MASTER_BYTES / GB,
     }
 
 
@@ -211,7 +238,8 @@ def main(argv: list[str] | None = None) -> None:
         shape = measure(load_yaml(ROOT / "conf" / "benchmark" / f"{args.model}.yaml"))
         phases = load_curriculum(ROOT / "conf", args.curriculum)["phases"]
         configs = [merge(ROOT / "conf", args.model, args.curriculum, p, [], []) for p in phases]
-        rows = [plan_phase(shape, config, args) for config in configs]
+        changed: dict[str, float] = {}
+        rows = [plan_phase(shape, config, args, changed) for config in configs]
     except ValueError as error:
         sys.exit(f"{parser.prog}: error: {error}")
     sizes = ", ".join(f"{part} {count / 1e6:,.0f} M" for part, count in shape.weights.items())

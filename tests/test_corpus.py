@@ -89,6 +89,23 @@ def one_set(rows, name="train", **more):
     return CorpusSet(name, (), lambda: iter(rows), **more)
 
 
+def test_audio_that_came_later_is_seen(tmp_path):
+    rows = [Row(f"{i}-asr", "asr", "en", "en", "x", str(tmp_path / f"{i}.wav")) for i in "ab"]
+    make_audio(tmp_path / "a.wav")
+    made = [one_set(rows)]
+    assert write_set(tmp_path / "out", made[0], 1)["skipped"] == {"missing file": 1}
+    before = state(tmp_path / "out")
+    write_set(tmp_path / "out", made[0], 1)
+    assert state(tmp_path / "out") == before
+    make_audio(tmp_path / "b.wav")
+    assert write_set(tmp_path / "out", made[0], 1) == {
+        "rows": 2,
+        "kept": 2,
+        "hours": pytest.approx(1 / 3600, abs=1e-4),
+        "skipped": {},
+    }
+
+
 def test_what_is_written_counted_and_listed(tmp_path):
     audio = str(make_audio(tmp_path / "a.wav", 0.5, 8000))
     speech = [

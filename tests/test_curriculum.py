@@ -372,6 +372,27 @@ def test_a_started_folder_keeps_its_parts(part, tmp_path):
     check_sources(phase)
 
 
+def test_a_phase_goes_on_with_the_rows_it_began_with(tmp_path):
+    manifest = tmp_path / "stats/train"
+    manifest.mkdir(parents=True)
+    (manifest / "rows.jsonl").write_text("one\n")
+    (manifest / "meta.json").write_text("{}")
+    conf = Path(__file__).resolve().parents[1] / "conf"
+    config = merge(conf, "toy", "part", "1", [str(manifest)], [str(manifest)])
+    phase = tmp_path / "phase1"
+    write_config(config, phase)
+    (manifest / "rows.jsonl").write_text("one\ntwo\n")
+    write_config(config, phase)  # nothing started: the rows are those of now
+    (phase / "checkpoint.pth").touch()
+    (manifest / "meta.json").write_text('{"made_from": "the same, later"}')
+    write_config(config, phase)
+    (manifest / "rows.jsonl").write_text("two\n")
+    with pytest.raises(ValueError, match=f"half trained, on other rows than {manifest} holds now"):
+        write_config(config, phase)
+    (phase / ".finished").touch()  # what is trained is trained
+    write_config(config, phase)
+
+
 # ----- the command -----
 
 

@@ -195,11 +195,15 @@ def test_archives_are_fetched_unpacked_and_deleted_once(server, tmp_path):
     before, asked = state(tmp_path / "c"), len(server.asked)
     fetch_archives(archives, tmp_path / "c")
     assert state(tmp_path / "c") == before and len(server.asked) == asked
-    # One that was put there by hand is not fetched.
+    # One that was put there by hand is not fetched, but checked, and kept.
     (tmp_path / "d").mkdir()
     (tmp_path / "d/two.tar").write_bytes(server.files["two.tar"])
     fetch_archives(archives[1:2], tmp_path / "d")
-    assert len(server.asked) == asked and not (tmp_path / "d/two.tar").exists()
+    assert len(server.asked) == asked and (tmp_path / "d/two.tar").exists()
+    (tmp_path / "d/one.tar.gz").write_bytes(server.files["two.tar"])
+    with pytest.raises(ValueError, match="one.tar.gz: checksum"):
+        fetch_archives(archives[:1], tmp_path / "d")
+    assert not (tmp_path / "d/C/one").exists()
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,8 @@ def test_manifests_of_peers(folder, capsys):
          "source_lang": "en", "target_lang": "de", "taskname": "s2t_translation"},
         {"audio_filepath": "a.wav", "offset": 1.0, "duration": "None", "text": "good day",
          "answer": "guten Tag", "source_lang": "en", "target_lang": "de", "taskname": "ast"},
+        {"audio_filepath": "a.wav", "offset": 1.25, "duration": 0.5, "text": "hallo du",
+         "answer": "na", "source_lang": "en", "target_lang": "de", "taskname": "ast"},
         {"key": "fun", "source": "sub/b.flac", "target": "hi", "source_len": 50},
         {"audio": {"path": "sub/b.flac", "bytes": None}, "text": "hej", "language": "sv-SE"},
     )  # fmt: skip
@@ -82,11 +84,13 @@ def test_manifests_of_peers(folder, capsys):
         ("asr", "en", "en", "hello", "my/a.wav", 0.0, None),
         ("st", "en", "de", "hallo", "my/a.wav", 0.25, 0.75),
         ("st", "en", "de", "guten Tag", "my/a.wav", 1.0, None),
+        ("st", "en", "de", "hallo du", "my/a.wav", 1.25, 1.75),
         ("asr", "en", "en", "hi", "my/sub/b.flac", 0.0, None),
         ("asr", "sv", "sv", "hej", "my/sub/b.flac", 0.0, None),
     }
     assert {r.target: r.source for r in rows if r.task == "st"} == {
         "hallo": None,
+        "hallo du": None,
         "guten Tag": "good day",
     }
     assert "fun-asr" in {r.utt_id for r in rows}

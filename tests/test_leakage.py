@@ -25,8 +25,9 @@ def make_test_set(tmp_path):
     return HeldOut([tmp_path / "test_st", tmp_path / "test_asr"])
 
 
-def asr(text, path, start=None, end=None):
-    return Row("x", "asr", "de", "de", text, path, start, end)
+def asr(text, path, start=None, end=None, lang=None, utt_id="x"):
+    lang = lang or ("en" if path == "ted.sph" else "de")
+    return Row(utt_id, "asr", lang, lang, text, path, start, end)
 
 
 def test_clips(tmp_path):
@@ -47,6 +48,15 @@ def test_clips(tmp_path):
     assert held_out.problem(asr("Gute Nacht!", other_release)) is None
     assert held_out.problem(asr("thank you", "ted.sph", 10.0, 11.5))[0] == "clip of a test set"
     assert held_out.problem(asr("thank you", "ted.sph", 70.0, 71.5)) is None
+    assert held_out.problem(asr("thank you", "ted.sph", 10.04, 11.5))[0] == "clip of a test set"
+    # Another language's clip of the same name.
+    assert (
+        held_out.problem(asr("guten morgen meine herrschaften", other_release, lang="fr")) is None
+    )
+    # Stages 2 and 3 may have written the audio anew: the id tells.
+    for utt_id in ("17-asr", "sp0.9-17-asr"):
+        row = asr("guten morgen meine herrschaften", "dump/0af3.flac", utt_id=utt_id)
+        assert held_out.problem(row)[0] == "clip of a test set"
     no_transcript = Row("y", "st", "de", "en", "Good morning, ladies and gentlemen.", "x.wav")
     assert held_out.problem(no_transcript) is None
 
@@ -94,9 +104,9 @@ def test_stage_4_drops_and_counts(tmp_path):
     write_datadir(tmp_path / "in", rows)
     args = (tmp_path / "in", tmp_path / "out", Limits(0.1, 30))
     assert filter_datadir(*args)["kept"] == 2
-    result = filter_datadir(*args, test_sets=[tmp_path / "test_st"])
+    result = filter_datadir(*args, held_out=HeldOut([tmp_path / "test_st"]))
     assert result == {"rows": 2, "kept": 1, "skipped": {"pair of texts of a test set": 1}}
     assert "Guten Morgen, meine Herrschaften." in (tmp_path / "out/skipped.tsv").read_text()
     # A test set that changes is seen.
     write_datadir(tmp_path / "test_st", [Row("c", "mt", "de", "en", "Yes.", source="Ja.")])
-    assert filter_datadir(*args, test_sets=[tmp_path / "test_st"])["kept"] == 2
+    assert filter_datadir(*args, held_out=HeldOut([tmp_path / "test_st"]))["kept"] == 2

@@ -172,6 +172,13 @@ def test_errors(tmp_path, capsys, kind, more, message):
     assert not (tmp_path / "out/train/utt2task").exists()
 
 
+def test_a_missing_line_end_is_no_missing_line(tmp_path):
+    corpus = moses(tmp_path / "c", "A", ("de", ["eins", "zwei"]), ("en", ["one", "two"]))
+    (corpus / "A.de-en.en").write_bytes(b"one\ntwo")
+    assert opus.main([str(corpus), str(tmp_path / "out"), "--splits", "train"]) == 0
+    assert "two" in {row.target for row in rows_of(tmp_path / "out/train").values()}
+
+
 def test_bytes_that_are_no_utf8(tmp_path):
     corpus = moses(tmp_path / "c", "A", ("de", ["eins", "?", "drei"]), ("en", ["one", "2", "3"]))
     (corpus / "A.de-en.de").write_bytes(b"eins\n\xe4\ndrei\n")

@@ -59,14 +59,25 @@ def test_work_of_the_phases(conf_dir):
 def test_plan_and_table(conf_dir, small, capsys):
     shape = plan.measure(small)
     config = phase_config(conf_dir, "2b")
-    row = plan.plan_phase(shape, config, ARGS)
+    row = plan.plan_phase(shape, config, ARGS, {})
     cost = 7 * 25 + 28 + 16  # DESIGN 5: one definition of cost
     assert row["clips"] == pytest.approx(config.batch_cost / cost)
     assert row["hours"] == pytest.approx(config.max_steps * row["clips"] * 7 / 3600)
     asked = argparse.Namespace(**{**vars(ARGS), "hours": ["asr=1000", "st=500"]})
-    assert plan.plan_phase(shape, config, asked)["hours"] == pytest.approx(1000, rel=1e-3)
-    third = plan.plan_phase(shape, phase_config(conf_dir, "3"), asked)
+    assert plan.plan_phase(shape, config, asked, {})["hours"] == pytest.approx(1000, rel=1e-3)
+    third = plan.plan_phase(shape, phase_config(conf_dir, "3"), asked, {})
     assert third["hours"] == pytest.approx(1500, rel=1e-3)
     assert third["clips"] < row["clips"]  # part of the batch is text
+    # A checkpoint holds what earlier phases have trained as well; AdamW's state is this phase's.
+    adapter, llm = shape.weights["adapter"], shape.weights["llm"] + shape.head
+    first = plan.plan_phase(shape, phase_config(conf_dir, "1"), ARGS, {"llm": float(llm)})
+    assert first["weights_gb"] == pytest.approx(4e-9 * (adapter + llm))
+    assert first["checkpoint_gb"] == pytest.approx(4e-9 * (3 * adapter + llm))
     plan.main(["--model", "part_2b"])
     assert "| `2b` |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("hours", ["ast=200000", "asr", "asr=many", "=3"])
+def test_hours_that_are_none(hours):
+    with pytest.raises(SystemExit, match="--hours: found .*expected asr=<hours> or st=<hours>"):
+        plan.main(["--hours", hours])

@@ -53,6 +53,9 @@ def get_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--data_dir", required=True, help="data folder that is read")
     common.add_argument("--out", required=True, help="data folder that is written")
+    several = argparse.ArgumentParser(add_help=False)
+    several.add_argument("--data_dir", required=True, nargs="+", help="data folders that are read")
+    several.add_argument("--out", required=True, nargs="+", help="one for each, that is written")
     threads = argparse.ArgumentParser(add_help=False)
     threads.add_argument("--nj", type=int, default=4, help="threads (default: %(default)s)")
     audio = [common, threads]
@@ -68,7 +71,11 @@ def get_parser() -> argparse.ArgumentParser:
     )
 
     command = commands.add_parser(
-        "filter", help="stage 4", parents=audio, description=_FILTER, formatter_class=raw
+        "filter",
+        help="stage 4",
+        parents=[several, threads],
+        description=_FILTER,
+        formatter_class=raw,
     )
     command.add_argument(
         "--min_sec", type=float, default=0.1, help="shortest audio in seconds (%(default)s)"
@@ -106,17 +113,44 @@ def main(argv: list[str] | None = None) -> int:
         level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
     )
     try:
-        result = _run(args)
+        if args.command == "filter":
+            _filter(args)
+        else:
+            _tell(args.command, args.data_dir, args.out, _run(args))
     except (ValueError, OSError) as err:
         print(f"error: {err}", file=sys.stderr)
         return 1
-    kind = "st rows" if args.command == "mt" else "rows"
-    lines = [f"{args.out}: {result['kept']:,} of {result['rows']:,} {kind} of {args.data_dir}"]
+    return 0
+
+
+def _tell(command: str, data_dir: str, out: str, result: dict) -> None:
+    kind = "st rows" if command == "mt" else "rows"
+    lines = [f"{out}: {result['kept']:,} of {result['rows']:,} {kind} of {data_dir}"]
     lines += [f"  skipped {rows:,}: {why}" for why, rows in sorted(result["skipped"].items())]
     if result["skipped"]:
-        lines.append(f"  listed in {args.out}/skipped.tsv")
-    print("\n".join(lines))
-    return 0
+        lines.append(f"  listed in {out}/skipped.tsv")
+    print("\n".join(lines), flush=True)
+
+
+def _filter(args: argparse.Namespace) -> None:
+    from espnet_part.filtering import Limits, filter_datadir
+    from espnet_part.leakage import HeldOut
+
+    _check_jobs(args.nj)
+    if len(args.data_dir) != len(args.out):
+        raise ValueError(
+            f"found {len(args.data_dir)} folders in --data_dir, {len(args.out)} in --out; "
+            "expected as many"
+        )
+    limits = Limits(args.min_sec, args.max_sec, args.max_chars)
+    held_out = HeldOut(args.test_sets)  # read once for all
+    for data_dir, out in zip(args.data_dir, args.out, strict=True):
+        _tell("filter", data_dir, out, filter_datadir(data_dir, out, limits, args.nj, held_out))
+
+
+def _check_jobs(jobs: int) -> None:
+    if jobs < 1:
+        raise ValueError(f"--nj: found {jobs}, expected 1 or more")
 
 
 def _run(args: argparse.Namespace) -> dict:
@@ -124,13 +158,7 @@ def _run(args: argparse.Namespace) -> dict:
         from espnet_part.mt_rows import derive_mt
 
         return derive_mt(args.data_dir, args.out)
-    if args.nj < 1:
-        raise ValueError(f"--nj: found {args.nj}, expected 1 or more")
-    if args.command == "filter":
-        from espnet_part.filtering import Limits, filter_datadir
-
-        limits = Limits(args.min_sec, args.max_sec, args.max_chars)
-        return filter_datadir(args.data_dir, args.out, limits, args.nj, args.test_sets)
+    _check_jobs(args.nj)
     from espnet_part.formatting import format_datadir, perturb_datadir
 
     if args.command == "format":

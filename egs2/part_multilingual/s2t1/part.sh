@@ -225,13 +225,16 @@ if runs 4; then
         need "${data_feats}/${set}/utt2task" 3
         held_out+=("${data_feats}/${set}")
     done
+    inputs=() outputs=()
     for set in ${train_set} ${valid_set}; do
         need "${data_feats}/org/${set}/utt2task" 3
-        ${python} -m espnet_part.bin.prepare filter --data_dir "${data_feats}/org/${set}" \
-            --out "${data_feats}/${set}" --nj "${opt[nj]}" \
-            --min_sec "${opt[min_wav_duration]}" --max_sec "${opt[max_wav_duration]}" \
-            --test_sets "${held_out[@]}"
+        inputs+=("${data_feats}/org/${set}")
+        outputs+=("${data_feats}/${set}")
     done
+    [ "${#inputs[@]}" -eq 0 ] || ${python} -m espnet_part.bin.prepare filter \
+        --data_dir "${inputs[@]}" --out "${outputs[@]}" --nj "${opt[nj]}" \
+        --min_sec "${opt[min_wav_duration]}" --max_sec "${opt[max_wav_duration]}" \
+        --test_sets "${held_out[@]}"
     # Where no training set has mt rows, those that st rows and their transcripts make will do.
     if ! has_mt; then
         for set in ${train_set}; do
