@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from statistics import mean
 
 from espnet_part.prompt import LIDS, TASKS
+from espnet_part.scoring import Scores
+from espnet_part.significance import BOOTSTRAP_SAMPLES, paired_bootstrap
 from espnet_part.tables import Row, is_reference, markdown
 
 MAIN_METRICS = ("wer", "cer", "bleu")
 CHECK = "wrong_lang_rate"
-DELTA = "lid_delta"  # key of a row, see lid_delta.py
+DELTA = "lid_delta"  # key of a row: what the function of the same name returns
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,26 @@ def lid_of(row: Row) -> str:
 def same_decode(decode: str, lid: str) -> str:
     """Name of the decoding with the right language that one with another belongs to."""
     return decode if lid == "right" else re.sub(rf"_lid_?{lid}(?=_|$)", "", decode)
+
+
+def lid_delta(right: Scores, other: Scores, samples: int = BOOTSTRAP_SAMPLES) -> dict:
+    """How the error rate or BLEU changes with the language in the prompt.
+
+    Args:
+        right: With the right language.
+        other: Of the same test set, with none or a wrong one.
+        samples: Resamples of the paired bootstrap; 0: no interval.
+
+    Returns:
+        ``delta``, other - right, and its 95 % interval ``ci95``: None for a single utterance.
+    """
+    main, moved = right.measures[0], other.measures[0]
+    a, b = right.stats[main.metric], other.stats[main.metric]
+    if main.n_utts < 2 or samples < 1:
+        return {"delta": moved.value - main.value, "ci95": None}
+    lower = main.metric != "bleu"
+    found = paired_bootstrap(a.values_NK, b.values_NK, a.score, lower, samples)
+    return {"delta": found.delta, "ci95": found.ci95}
 
 
 def main_rows(rows: Iterable[Row]) -> list[Row]:

@@ -23,8 +23,8 @@ PACKAGES = ("zhconv", "cn2an")
 # drop the content of full-width brackets, which it keeps.
 _HALF_WIDTH = str.maketrans("０１２３４５６７８９．：／％～－", "0123456789.:/%~-")
 _HAN = r"[\u3400-\u4dbf\u4e00-\u9fff]"
-# Repeats are bounded, or start where no other match can (_START): what a model repeats without end
-# must not take time by the square of its length.
+# Repeats are bounded, or tried at one place of a run only: what a model says over and over again
+# must not take time by the square of its length. Four thousands: cn2an reads 16 digits.
 _NUMBER = r"(?:\d{1,3}(?:,\d{3}){1,4}|\d+)(?:\.\d+)?"
 _START = r"(?<!\d)(?<!\d\.)"
 _END = r"(?!\d|\.\d| ?[A-Za-z])"  # the number ends here, and no Latin letter follows
@@ -86,12 +86,11 @@ def _read(number: str) -> str:
     """
     from cn2an import an2cn
 
-    whole = number.split(".")[0]
+    whole, point, decimals = number.replace(",", "").partition(".")
     amount = "," in number or len(whole) <= 8 or (whole.endswith("0000") and len(whole) <= 16)
-    number = number.replace(",", "")
-    if not amount or re.match(r"0\d", number):
-        return _spell(number)
-    return an2cn(number, "low")
+    if not amount or re.match(r"0\d", whole):
+        return _spell(whole + point + decimals)
+    return an2cn(whole, "low") + _spell(point + decimals)  # it would cut long decimals
 
 
 def _read_range(low: str, high: str, rest: str) -> str:
@@ -172,4 +171,4 @@ def signature() -> str:
             releases.append(f"{name}:{version(name)}")
         except PackageNotFoundError:
             releases.append(f"{name}:unknown")
-    return "fold:zh-cn+numbers.1|" + "|".join(releases)
+    return "fold:zh-cn+numbers.2|" + "|".join(releases)

@@ -6,6 +6,7 @@ interval of the difference, which sacrebleu does not print.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,9 +14,8 @@ from espnet_part.scoring import ST_TASKS, Scores, bleu_tokenizer
 from espnet_part.significance import (
     BOOTSTRAP_SAMPLES,
     BOOTSTRAP_SEED,
-    ScoreFunction,
+    Statistics,
     paired_bootstrap,
-    per_cent,
     sum_groups,
 )
 
@@ -26,16 +26,15 @@ TRIALS_PER_SAMPLE = 10
 
 def _result(
     metric: str,
-    stats_a: np.ndarray,
-    stats_b: np.ndarray,
-    score: ScoreFunction,
+    a: Statistics,
+    b: Statistics,
     samples: int,
     unit: str,
     signature: str,
 ) -> dict:
     lower = metric.startswith(("wer", "cer"))
-    difference = paired_bootstrap(stats_a, stats_b, score, lower, samples)
-    values = [float(score(stats.sum(0, keepdims=True))[0]) for stats in (stats_a, stats_b)]
+    difference = paired_bootstrap(a.values_NK, b.values_NK, a.score, lower, samples)
+    values = [float(one.score(one.values_NK.sum(0, keepdims=True))[0]) for one in (a, b)]
     return {
         "metric": metric,
         "value_a": values[0],
@@ -89,8 +88,8 @@ def compare_asr(
     for metric, stats in scores_a.stats.items():
         both = [stats, scores_b.stats[metric]]
         if groups:
-            both = [sum_groups(one, groups) for one in both]
-        rows.append(_result(metric, both[0], both[1], per_cent, samples, unit, signature))
+            both = [replace(one, values_NK=sum_groups(one.values_NK, groups)) for one in both]
+        rows.append(_result(metric, both[0], both[1], samples, unit, signature))
     return rows
 
 
@@ -125,20 +124,16 @@ def compare_st(
     signatures, results = PairedTest(named, metrics, [refs], test, trials)()
     rows = []
     # sacrebleu names a score as it prints it (chrF2), in the order of the metrics.
-    for (name, metric), printed in zip(metrics.items(), signatures, strict=True):
-        a, b = (np.array(metric._extract_corpus_statistics(h, [refs]), float) for h in hyps)
+    for name, printed in zip(metrics, signatures, strict=True):
+        a, b = scores_a.stats[name], scores_b.stats[name]
         signature = f"test:sacrebleu-{test}|{signatures[printed].format()}"
-        row = _result(name, a, b, _score_all(metric), samples, "utterance", signature)
+        row = _result(name, a, b, samples, "utterance", signature)
         result = results[printed][1]
         assert isinstance(result, Result) and result.p_value is not None  # B's, not the baseline's
         # sacrebleu calls a system significantly different from itself (p = 1 / (trials + 1)).
-        p_value = 1.0 if np.array_equal(a, b) else float(result.p_value)
+        p_value = 1.0 if np.array_equal(a.values_NK, b.values_NK) else float(result.p_value)
         rows.append({**row, "p_value": p_value})
     return rows
-
-
-def _score_all(metric) -> ScoreFunction:
-    return lambda sums: np.array([metric._compute_score_from_stats(s.tolist()).score for s in sums])
 
 
 def compare(

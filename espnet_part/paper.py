@@ -26,12 +26,14 @@ class Column:
     """A column: `test_set` is ours of the same name, None where there is none to compare.
 
     A column of means has no test set; `mean_of` lists the places of the columns that it averages.
+    `n_utts` is how many utterances the test set was published with, None where that is not known.
     """
 
     group: str
     label: str
     test_set: str | None
     mean_of: tuple[int, ...] = ()
+    n_utts: int | None = None
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,9 @@ def _columns(table: dict[str, Any]) -> list[Column]:
     columns: list[Column] = []
     for group in table["groups"]:
         start = len(columns)
-        for label, test_set in group["columns"].items():
-            columns.append(Column(group["label"], label, test_set))
+        for label, content in group["columns"].items():
+            test_set, n_utts = content if isinstance(content, list) else (content, None)
+            columns.append(Column(group["label"], label, test_set, n_utts=n_utts))
         if group.get("mean"):
             columns.append(Column(group["label"], "mean", None, tuple(range(start, len(columns)))))
     if "mean_of_all" in table:

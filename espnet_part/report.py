@@ -15,13 +15,13 @@ import yaml
 
 from espnet_part import scoring, trn
 from espnet_part.datadir import iter_rows
-from espnet_part.lid_delta import lid_delta
-from espnet_part.lid_table import DELTA, same_decode
+from espnet_part.lid_table import DELTA, lid_delta, same_decode
 from espnet_part.pairs import Pair, pair_texts, read_text
 from espnet_part.results import FLOOR, System, make_rows
 from espnet_part.tables import GROUPS, checks_table, markdown, variants
 
 FLOOR_SEED = 0
+RIGHT = (None, "right")  # what decode.json names as the language; older ones name nothing
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,22 @@ def _read_system(folder: Path) -> System:
     )
 
 
-def _right_file(file: Path, system: System) -> Path | None:
-    """Name the hypotheses of the same decoding with the right language in the prompt.
+def _right_file(file: Path, systems: Mapping[Path, System]) -> Path | None:
+    """Find the hypotheses of the same decoding with the right language in the prompt.
 
     Args:
         file: `<curriculum>/phase<N>/<decode>/<test_set>/text`.
-        system: what it is of; None where it had the right language itself.
+        systems: what each such file is of.
+
+    Returns:
+        Its place; None where there is none, or `file` had the right language itself. A name alone
+        does not tell: `--inference_tag` may give a decoding any.
     """
-    if system.decode is None or system.lid in (None, "right"):
+    decode, lid = systems[file].decode, systems[file].lid
+    if decode is None or lid in RIGHT:
         return None
-    return file.parents[2] / same_decode(system.decode, system.lid) / file.parent.name / file.name
+    right = file.parents[2] / same_decode(decode, lid) / file.parent.name / file.name
+    return right if right in systems and systems[right].lid in RIGHT else None
 
 
 def score_experiment(
@@ -130,7 +136,7 @@ def score_experiment(
     by_phase: dict[Path, list[dict[str, Any]]] = {}
     problems = []
     systems = {file: _read_system(file.parent) for file in files}
-    right_of = {file: right for file in files if (right := _right_file(file, systems[file]))}
+    right_of = {file: right for file in files if (right := _right_file(file, systems))}
     compared: dict[Path, scoring.Scores] = {}
     # What others are compared with comes first.
     for file in sorted(files, key=lambda file: (file in right_of, file)):
@@ -158,7 +164,7 @@ def score_experiment(
             compared[file] = replace(scores, alignments=[], sacrebleu_json=[])  # they are large
         if file in right_of and right_of[file] in compared:
             with_right = compared[right_of[file]]
-            rows[0][DELTA] = lid_delta(with_right, scores, test_set.task, test_set.tgt, samples)
+            rows[0][DELTA] = lid_delta(with_right, scores, samples)
         by_phase.setdefault(decode_dir.parent, []).extend(rows)
     return by_phase, list(test_sets.values()), problems
 

@@ -17,7 +17,7 @@ from espnet_part import normalize as norm
 from espnet_part import normalize_zh
 from espnet_part.error_rate import Alignment, align, error_stats, error_types
 from espnet_part.pairs import Pair
-from espnet_part.significance import BOOTSTRAP_SAMPLES, bootstrap, per_cent
+from espnet_part.significance import BOOTSTRAP_SAMPLES, Statistics, bootstrap, per_cent
 
 ST_TASKS = ("st", "mt")
 
@@ -39,7 +39,8 @@ class Measure:
 class Scores:
     """All measures of one test set and what the reports beside them need.
 
-    `stats` has for every error rate, variants too, (errors, reference tokens) by utterance, (N, 2).
+    `stats` has what two systems are compared by: for every error rate, variants too, (errors,
+    reference tokens) by utterance, for BLEU and chrF sacrebleu's statistics.
     """
 
     measures: list[Measure]
@@ -47,7 +48,7 @@ class Scores:
     n_empty_refs: int
     alignments: list[Alignment] = field(default_factory=list)
     sacrebleu_json: list[str] = field(default_factory=list)
-    stats: dict[str, np.ndarray] = field(default_factory=dict)
+    stats: dict[str, Statistics] = field(default_factory=dict)
 
 
 def _rates(pairs: Sequence[Pair], lang: str, n_ref_tokens: int, samples: int) -> list[Measure]:
@@ -144,13 +145,13 @@ def score_asr(pairs: Sequence[Pair], lang: str, samples: int = BOOTSTRAP_SAMPLES
     refs = [ref for ref in all_refs if ref]
     main, alignments = _error_rate(kept, refs, normalize, lang, norm.signature(lang), samples)
     main.also.update(error_types(alignments))
-    stats = {main.metric: error_stats(alignments)}
+    stats = {main.metric: Statistics(error_stats(alignments), per_cent)}
     for name, (other, kind) in _other_normalizers(lang).items():
         refs = [other(pair.ref) for pair in kept]
         if any(refs):
             measure, aligned = _error_rate(kept, refs, other, lang, kind, samples)
             main.also[name] = _variant(measure)
-            stats[name] = error_stats(aligned)
+            stats[name] = Statistics(error_stats(aligned), per_cent)
     rates = _rates(kept, lang, main.n_ref_tokens, samples)
     return Scores([main, *rates], kept, len(pairs) - len(kept), alignments, stats=stats)
 
@@ -160,8 +161,8 @@ def bleu_tokenizer(lang: str) -> str:
     return {"zh": "zh", "yue": "zh", "ja": "char"}.get(lang, "13a")
 
 
-def _sacrebleu(metric, hyps: list[str], refs: list[str], samples: int):
-    """Return sacrebleu's score and its bootstrap interval from one pass over the texts."""
+def _sacrebleu(metric, hyps: list[str], refs: list[str]):
+    """Return sacrebleu's score and its statistics from one pass over the texts."""
     # The sums of these statistics give the corpus score: sacrebleu's own significance tests
     # resample the same way.
     stats = np.array(metric._extract_corpus_statistics(hyps, [refs]), dtype=float)
@@ -170,7 +171,7 @@ def _sacrebleu(metric, hyps: list[str], refs: list[str], samples: int):
         return np.array([metric._compute_score_from_stats(s.tolist()).score for s in sums])
 
     total = metric._compute_score_from_stats(stats.sum(0).astype(int).tolist())
-    return total, bootstrap(stats, score_all, samples)
+    return total, Statistics(stats, score_all)
 
 
 def score_st(pairs: Sequence[Pair], tgt: str, samples: int = BOOTSTRAP_SAMPLES) -> Scores:
@@ -190,9 +191,12 @@ def score_st(pairs: Sequence[Pair], tgt: str, samples: int = BOOTSTRAP_SAMPLES) 
     refs, hyps = [pair.ref.strip() for pair in kept], [pair.hyp.strip() for pair in kept]
     measures: list[Measure] = []
     reports = []
+    stats: dict[str, Statistics] = {}
 
     def measure(name: str, metric) -> Measure:
-        total, ci95 = _sacrebleu(metric, hyps, refs, samples)
+        total, found = _sacrebleu(metric, hyps, refs)
+        stats.setdefault(name, found)  # of a metric's variants nothing compares systems
+        ci95 = bootstrap(found.values_NK, found.score, samples)
         signature = metric.get_signature().format()
         reports.append(total.format(signature=signature, is_json=True))
         n_ref_tokens = int(total.ref_len) if name == "bleu" else measures[0].n_ref_tokens
@@ -208,7 +212,8 @@ def score_st(pairs: Sequence[Pair], tgt: str, samples: int = BOOTSTRAP_SAMPLES) 
         else:
             measures[0].also["bleu_ja-mecab"] = _variant(measure("bleu", mecab))
     rates = _rates(kept, tgt, measures[0].n_ref_tokens, samples)
-    return Scores([*measures, *rates], kept, len(pairs) - len(kept), sacrebleu_json=reports[:2])
+    n_empty_refs = len(pairs) - len(kept)
+    return Scores([*measures, *rates], kept, n_empty_refs, sacrebleu_json=reports[:2], stats=stats)
 
 
 def score(

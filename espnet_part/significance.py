@@ -17,6 +17,14 @@ ScoreFunction = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
+class Statistics:
+    """What a number is made of: additive statistics of N utterances, and what scores their sum."""
+
+    values_NK: np.ndarray
+    score: ScoreFunction
+
+
+@dataclass(frozen=True)
 class Difference:
     """System B minus system A on the same utterances.
 

@@ -15,10 +15,17 @@ from espnet_part.audio import SAMPLE_RATE
 from espnet_part.bin import report as report_command
 from espnet_part.datadir import Row, write_datadir
 from espnet_part.html_curves import curve_chart
+from espnet_part.html_paper import paper_table
 from espnet_part.html_tables import find_systems
 from espnet_part.paper import load_paper, parse_cell
 from espnet_part.results import KEYS, load_rows
 from espnet_part.worst import find_worst
+
+import prepare_commonvoice15  # isort: skip
+import prepare_covost2  # isort: skip
+import prepare_fleurs  # isort: skip
+import prepare_librispeech  # isort: skip
+import prepare_wenetspeech  # isort: skip
 
 DECODE = "decode_greedy_latest"
 EVIL = "<script>alert(1)</script> </script></style>\"><img src=http://x.y/z onerror='alert(2)'>"
@@ -270,20 +277,20 @@ def test_a_row_that_lacks_a_cell_is_told(tmp_path):
         load_paper(path)
 
 
-def paper_row(test_set, value, seed=0):
+def paper_row(test_set, value, seed=0, **more):
     task, src, *tgt = test_set.split("_")[-2:] if "asr" in test_set else test_set.split("_")[-3:]
     own = {"curriculum": "part", "phase": "3", "decode": DECODE, "test_set": test_set}
     own |= {"task": task, "src": src, "tgt": (tgt or [src])[0], "value": value, "seed": seed}
     metric = "wer" if task == "asr" else "bleu"
-    return {**dict.fromkeys(KEYS), **own, "metric": metric, "ci95": [value - 1, value + 1]}
+    return {**dict.fromkeys(KEYS), **own, "metric": metric, "ci95": [value - 1, value + 1], **more}
 
 
 def test_own_rows_beside_the_paper(experiment, tmp_path):
     dump, exp = experiment
     extra = [
-        paper_row("librispeech_test_clean_asr_en", 2.5),
-        paper_row("covost2_test_st_en_ja", 30.0),
-        paper_row("covost2_test_st_en_ja", 32.0, seed=1),
+        paper_row("librispeech_test_clean_asr_en", 2.5, n_utts=5),
+        paper_row("covost2_test_st_en_ja", 30.0, n_utts=15531),
+        paper_row("covost2_test_st_en_ja", 32.0, seed=1, n_utts=15531),
     ]
     (tmp_path / "extra.json").write_text(json.dumps(extra))
     text, page, _ = run(dump, exp, "--reference", str(tmp_path / "extra.json"))
@@ -292,8 +299,12 @@ def test_own_rows_beside_the_paper(experiment, tmp_path):
     lines = [table.all("tr", **{"class": "own"}) for table in (second, third, fourth)]
     assert [len(own) for own in lines] == [1, 1, 0]
     assert lines[0][0].all("th")[0].text() == "part/phase3this experiment, toy"
-    assert [td.text() for td in lines[0][0].all("td")[:3]] == ["2.501.5–3.5", "–", "–"]
+    assert [td.text() for td in lines[0][0].all("td")[:3]] == ["2.50†1.5–3.5", "–", "–"]
     assert lines[1][0].all("td")[8].text() == "31.0030.0–32.0 of 2"
+    notes = [li.text() for li in page.all("li")]
+    assert "Utterances scored: LibriSpeech clean 5 (published: 2,620)." in notes
+    assert "Utterances scored: from English en-ja 15,531." in notes
+    assert notes.count("†: not the whole published test set.") == 1
     names = [th.text() for th in second.all("th", scope="row")]
     assert names[:7] == "SALMONN4B? MinMo8B Qwen2-Audio8B Qwen2.5-Omni8B".split() + [
         "Two-stage baseline?",
@@ -301,6 +312,48 @@ def test_own_rows_beside_the_paper(experiment, tmp_path):
         "PART8B",
     ]
     assert [td.text() for td in second.all("tr")[3].all("td")[2:4]] == ["6.8?", "7.4?"]
+
+
+def test_how_much_of_a_published_test_set_was_scored():
+    _, (second, *_) = load_paper()
+    fleurs = {c.test_set: c.n_utts for c in second.columns if c.group == "FLEURS" and c.test_set}
+    whole = [paper_row(name, 5.0, n_utts=n or 9) for name, n in fleurs.items()]
+    whole[1] |= {"n_utts": 646, "n_empty_refs": 1}  # what has no reference is not lacking
+
+    def shown(rows):
+        table, own = paper_table(second, rows, find_systems(rows, {}), "toy")
+        assert own
+        return [cell.text for cell in table.groups[1][0][5:16]], table.notes
+
+    cells, notes = shown(whole)
+    assert cells == ["5.00"] * 11
+    assert notes[0].startswith("Utterances scored: FLEURS zh 9, en 646, ja 650, ko 382, yue 9, ")
+    assert list(notes[1:]) == list(second.notes)
+    part = [{**row, "n_utts": 3} if row["src"] in ("zh", "en") else row for row in whole]
+    other = {**whole[2], "seed": 1, "n_utts": 4}
+    cells, notes = shown([*part, other])
+    assert cells == ["5.00", "5.00†", "5.00†", *["5.00"] * 7, "5.00†"], "zh: size not known"
+    assert "FLEURS zh 3, en 3 (published: 647), ja 4 or 650 (published: 650), ko" in notes[0]
+    unknown = [{**row, "n_utts": None} for row in whole]  # made elsewhere
+    assert shown(unknown) == (["5.00"] * 11, list(second.notes))
+
+
+def test_published_sizes_are_those_that_the_scripts_expect():
+    _, tables = load_paper()
+    sizes = {c.test_set: c.n_utts for table in tables for c in table.columns if c.test_set}
+    wanted = dict.fromkeys(sizes)
+    wanted |= {f"fleurs_test_asr_{lang}": n for lang, n in prepare_fleurs.TEST_CLIPS.items()}
+    wanted |= prepare_wenetspeech.EXPECTED
+    for name in ("clean", "other"):
+        wanted[f"librispeech_test_{name}_asr_en"] = prepare_librispeech.ROWS[f"test-{name}"]
+    for lang, locale in prepare_commonvoice15.LOCALES.items():
+        wanted[f"commonvoice15_test_asr_{lang}"] = prepare_commonvoice15.CLIPS[locale][2]
+    for pair, rows in prepare_covost2.ROWS.items():
+        wanted[f"covost2_test_st_{pair.replace('-', '_')}"] = rows[2]
+    assert {name: wanted[name] for name in sizes} == sizes
+    assert sorted(name for name, n in sizes.items() if n is None) == [
+        f"fleurs_test_asr_{lang}" for lang in ("de", "yue", "zh")
+    ]
 
 
 def test_other_test_sets_are_not_set_beside_the_paper(written):

@@ -8,8 +8,7 @@ from test_report import make_test_set, sentence, write_hyps
 
 from espnet_part import scoring
 from espnet_part.bin import report as report_command
-from espnet_part.lid_delta import lid_delta
-from espnet_part.lid_table import lid_table, lid_tables, main_rows, same_decode
+from espnet_part.lid_table import lid_delta, lid_table, lid_tables, main_rows, same_decode
 from espnet_part.pairs import Pair
 from espnet_part.pictures import draw_curriculum
 
@@ -132,14 +131,14 @@ def test_differences_are_those_of_the_scores(task, tgt):
     refs = [sentence(i) for i in range(30)]
     worse = [" ".join(ref.split()[:-1]) if i % 3 else ref for i, ref in enumerate(refs)]
     right, other = (scores_of(task, refs, hyps, tgt) for hyps in (refs, worse))
-    found = lid_delta(right, other, task, tgt, 200)
+    found = lid_delta(right, other, 200)
     values = [one.measures[0].value for one in (right, other)]
     assert found["delta"] == pytest.approx(values[1] - values[0]) and found["delta"] != 0
     low, high = found["ci95"]
     assert low < found["delta"] < high and not low <= 0 <= high
     json.dumps(found)
-    assert lid_delta(right, right, task, tgt, 50) == {"delta": 0.0, "ci95": [0.0, 0.0]}
-    assert lid_delta(right, other, task, tgt, 0) == {"delta": found["delta"], "ci95": None}
+    assert lid_delta(right, right, 50) == {"delta": 0.0, "ci95": [0.0, 0.0]}
+    assert lid_delta(right, other, 0) == {"delta": found["delta"], "ci95": None}
 
 
 # ----- stage 13 -----
@@ -204,3 +203,19 @@ def test_stage_13_without_the_right_one(experiment, capsys):
     report_command.main(["--exp", str(exp), "--dumpdir", str(dump), "--bootstrap", "10"])
     printed = capsys.readouterr().out
     assert f"## part, {DECODE}_lid_none" in printed and "language named" not in printed
+
+
+def test_stage_13_with_names_that_tell_another_story(experiment, capsys):
+    """--inference_tag x --lid none: x is not compared with itself, nor x_lid_wrong with x."""
+    dump, exp = experiment
+    phase = exp / "part/phase1"
+    (phase / DECODE).rename(phase / "other")
+    (phase / f"{DECODE}_lid_none").rename(phase / "x")
+    (phase / f"{DECODE}_lid_wrong").rename(phase / "x_lid_wrong")
+    report_command.main(["--exp", str(exp), "--dumpdir", str(dump), "--bootstrap", "10"])
+    rows = json.loads((exp / "results.json").read_text())["results"]
+    assert {r["decode"]: r["lid"] for r in rows if r["curriculum"] == "part"} == {
+        "other": "right", "x": "none", "x_lid_wrong": "wrong"
+    }  # fmt: skip
+    assert not any("lid_delta" in r for r in rows)
+    assert "language named" not in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import pytest
 
@@ -38,6 +39,7 @@ from espnet_part.scoring import score_asr
         ("12:05:30", "十二点零五分三十秒"),
         ("3:1，31:27，2005:3月", "三比一，三十一比二十七，二千零五:三月"),
         ("70-90%", "百分之七十到九十"),
+        ("10%-20%，1.5％～3％", "百分之十到百分之二十，百分之一点五到百分之三"),
         ("-5℃，30 °C", "零下五摄氏度，三十摄氏度"),
         ("56-64公里，3~5", "五十六到六十四公里，三到五"),
         # Telephone and serial numbers, versions and addresses.
@@ -46,6 +48,8 @@ from espnet_part.scoring import score_asr
         ("007", "零零七"),
         ("12345678901234567890", "一二三四五六七八九零一二三四五六七八九零"),
         ("192.168.1.1", "一九二点一六八点一点一"),
+        ("1" * 50, "一" * 50),
+        ("0." + "3" * 20, "零点" + "三" * 20),
         # Two readings of one digit.
         ("两个〇，幺幺零", "二个零，一一零"),
         # Left alone: beside Latin letters, lists, other scripts' digits.
@@ -72,6 +76,16 @@ def test_every_amount_is_read_as_cn2an_reads_it_back():
 
 
 @pytest.mark.parametrize(
+    "said", ["1,", "1-", "111,", "1.", "1%-", "1/1:", "12月1日", ",1万亿", "1"]
+)
+@pytest.mark.parametrize("end", ["", " a", "个"])
+def test_what_a_model_repeats_without_end_takes_no_time(said, end):
+    start = time.process_time()
+    write_out_numbers(said * (100_000 // len(said)) + end)
+    assert time.process_time() - start < 1  # 1, and 1- took minutes; 111, was an error of cn2an
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("後臺的計程車，滑鼠", "后台的计程车，鼠标"),
@@ -95,7 +109,7 @@ def test_what_is_the_same_sentence_scores_as_such():
     folded = main.also["cer_folded"]
     assert folded["value"] == 0.0 and folded["ci95"] == [0.0, 0.0]
     assert folded["n_ref_tokens"] == len("在二零一九年有百分之二十五的人买了二个") + 4
-    assert "|fold:zh-cn+numbers.1|zhconv:" in folded["signature"]
+    assert "|fold:zh-cn+numbers.2|zhconv:" in folded["signature"]
     assert folded["signature"].endswith(main.signature.split("|", 1)[1])
     wrong = [Pair("a", "在2019年，有25%的人买了2个", "在2018年，有35%的人卖了3个")]
     assert score_asr(wrong, "yue").measures[0].also["cer_folded"]["value"] == pytest.approx(

@@ -45,12 +45,12 @@ def test_work_of_the_phases(conf_dir):
     work = {}
     for phase in ("1", "2a", "2b", "3"):
         work[phase], _ = plan.operations(shape, phase_config(conf_dir, phase), 8.0, 20)
-    # By hand: frozen encoder forward only; adapter without the gradient of what it reads; LLM
-    # forward and through; output layer at the 20 target positions.
+    # By hand: frozen encoder forward only; adapter forward, gradients of its weights and through
+    # its layers; LLM forward and through; output layer at the 20 target positions.
     frames, positions = 400, 100
     llm = positions + plan.PROMPT_TOKENS + 20
     first = 2 * 600 * frames + 2 * 40 * positions * 3 + 4 * 1500 * llm + 4 * 200 * 20
-    assert work["1"] == first  # the adapter: forward, weights, and what it reads
+    assert work["1"] == first
     assert work["2b"] - work["1"] == 4 * 600 * frames
     assert work["2a"] - work["1"] == pytest.approx(4 * 600 * frames * 8 / 30)
     assert work["3"] - work["2b"] == 2 * 1500 * llm + 2 * 200 * 20
