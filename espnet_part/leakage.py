@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -53,6 +54,10 @@ class HeldOut:
 
 def _keys(row: Row) -> Iterator[tuple[str, bytes]]:
     """What a row is known by; both directions of a pair of texts are the same pair."""
+    if row.path is not None:
+        # Without a transcript, the file is all that a clip is known by.
+        span = f"{row.start_sec or 0:.2f}"
+        yield "clip", _digest("file", os.path.abspath(row.path), span)
     said = row.target if row.task == "asr" else row.source
     if row.path is not None and said:
         # Written anew by stage 2 or 3, a clip has another file, but its id.

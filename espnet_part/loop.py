@@ -135,8 +135,8 @@ class Loop:
             remove_leftovers(self.folder)
         wrapped = self._wrap()
         started = time.perf_counter()
+        loader = step_loader(self.dataset, self.step, config.max_steps, self.workers)
         try:
-            loader = step_loader(self.dataset, self.step, config.max_steps, self.workers)
             for batches, skipped in loader:
                 self.journal.rows_left_out(skipped)
                 self.journal.meter.add(**self._update(wrapped, batches))
@@ -155,6 +155,7 @@ class Loop:
                     raise Stopped(f"stopped by SIGTERM at step {self.step}, saved")
             self.journal.finish(self.step, time.perf_counter() - started)
         finally:
+            loader.close()
             signal.signal(signal.SIGTERM, previous)
             self.journal.close()
 

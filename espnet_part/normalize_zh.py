@@ -13,8 +13,8 @@ what has more than one reading that nothing tells apart, or stands beside Latin 
 
 import re
 from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 
 LANGUAGES = ("zh", "yue")
 PACKAGES = ("zhconv", "cn2an")
@@ -68,8 +68,16 @@ _ALIKE = str.maketrans("〇两", "零二")
 
 
 def missing_packages() -> tuple[str, ...]:
-    """Return which of the packages `zhconv` and `cn2an` are not installed."""
-    return tuple(name for name in PACKAGES if find_spec(name) is None)
+    """Return which of the packages `zhconv` and `cn2an` are not installed, or do not work."""
+    return tuple(name for name in PACKAGES if not _works(name))
+
+
+def _works(package: str) -> bool:
+    try:
+        import_module(package)
+    except Exception:  # whatever is wrong with it must not cost the other scores
+        return False
+    return True
 
 
 def _spell(digits: str) -> str:

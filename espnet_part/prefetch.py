@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import math
+import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import torch
 from torch import Tensor
@@ -23,8 +24,12 @@ LARGE = ("speech", "frames")
 Step = tuple[list[dict | None], list[str]]
 
 
-def step_loader(dataset: StepDataset, first: int, last: int, workers: int) -> Iterator[Step]:
+def step_loader(
+    dataset: StepDataset, first: int, last: int, workers: int
+) -> Generator[Step, None, None]:
     """Yields ``dataset[step]`` for the steps first .. last - 1 in order.
+
+    Who does not read to the end must close it: the processes end there.
 
     Args:
         dataset: Loads a step.
@@ -43,7 +48,22 @@ def step_loader(dataset: StepDataset, first: int, last: int, workers: int) -> It
         prefetch_factor=PREFETCHED_STEPS,
         worker_init_fn=_start_worker,
     )
-    return map(_unpack, loader)
+    return _load(loader)
+
+
+def _load(loader: torch.utils.data.DataLoader) -> Generator[Step, None, None]:
+    before = set(multiprocessing.active_children())
+    iterator = iter(loader)
+    workers = set(multiprocessing.active_children()) - before
+    try:
+        yield from map(_unpack, iterator)
+    finally:
+        del iterator  # asks them to end, and waits some seconds
+        # They ignore SIGTERM, which is all that Python would send them before it waits forever.
+        for worker in workers:
+            if worker.is_alive():
+                worker.kill()
+            worker.join()
 
 
 def _start_worker(_: int) -> None:

@@ -225,6 +225,7 @@ class PARTTask(AbsTask):
         if processes.first:
             # Also where options replaced keys of --config: this file alone repeats the run.
             write_config(config, Path(args.output_dir), restart=not args.resume)
+        stopped = False
         try:
             cls.trainer.run(
                 model=model,
@@ -235,12 +236,14 @@ class PARTTask(AbsTask):
                 num_workers=args.num_workers,
                 use_tensorboard=args.use_tensorboard,
             )
-        except Stopped as stopped:
-            logging.warning("%s", stopped)
-            sys.exit(STOPPED_EXIT_CODE)
+        except Stopped as message:
+            logging.warning("%s", message)
+            stopped = True
         finally:
             if option.distributed:
                 torch.distributed.destroy_process_group()
+        if stopped:
+            sys.exit(STOPPED_EXIT_CODE)
 
     # ----- what ESPnet's interface asks for beside that -----
 

@@ -3,7 +3,8 @@
 #
 #   local/data.sh <corpus> [options of local/prepare_<corpus>.py]
 #
-# Where the corpus lies is said in db.sh, by the variable that has the corpus's name in capitals.
+# Where the corpus lies is said in db.sh, by the variable that has the corpus's name in capitals;
+# <NAME>_OPTS there holds options for its script.
 # A corpus of your own needs nothing here: write data/<corpus>/<set> (docs/data.md), or add
 # local/prepare_<corpus>.py.
 set -euo pipefail
@@ -35,5 +36,6 @@ case ${corpus} in
         fi
         ;;
 esac
-# shellcheck disable=SC2086 # ${python} may hold options
-${python} "${script}" "${source_args[@]}" "data/${corpus}" "$@"
+options=${variable}_OPTS
+# shellcheck disable=SC2086 # ${python} may hold options, and the corpus has some
+${python} "${script}" "${source_args[@]}" "data/${corpus}" ${!options:-} "$@"

@@ -108,6 +108,29 @@ def test_workers_stay_quiet_under_sigterm(make_dataset):
     assert done.value == 29
 
 
+def test_a_worker_that_hangs_is_ended(make_dataset, monkeypatch):
+    """Workers ignore SIGTERM: nothing but a closed loader ends one that reads for ever."""
+    import multiprocessing
+    import time
+
+    from torch.utils.data import _utils
+
+    class Hanging:
+        def __getitem__(self, step):
+            while step:
+                time.sleep(1)
+            return [None], []
+
+    monkeypatch.setattr(_utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
+    before = set(multiprocessing.active_children())
+    steps = step_loader(Hanging(), 0, 9, 2)
+    assert next(steps) == ([None], [])
+    workers = set(multiprocessing.active_children()) - before
+    assert len(workers) == 2
+    steps.close()
+    assert not set(multiprocessing.active_children()) & workers
+
+
 # ----- rows that cannot be read -----
 
 

@@ -521,15 +521,31 @@ def wait_for(path, text):
 
 def test_settings(recipe):
     (recipe / "my.yaml").write_text("max_steps: 3\nlr: {llm: 1.0e-5}\ntasks: [asr, st]\n")
-    words = ["--", "seed=1", "--lr.adapter=2e-3", "--max_steps", "5"]
-    result = run(recipe, sys.executable, "local/settings.py", "--config", "my.yaml", *words)
+    words = "--words=seed=1 --lr.adapter=2e-3 --max_steps 5 "
+    words += """language_weights={yue: 3, "en-ar": 2} tasks=[asr, st] corpus_weights={'a b*': 2}"""
+    result = run(recipe, sys.executable, "local/settings.py", "--config", "my.yaml", words)
     assert result.stdout.splitlines() == [
         "max_steps=3", "lr.llm=1e-05", 'tasks=["asr", "st"]', "seed=1", "lr.adapter=2e-3",
-        "max_steps=5",
+        "max_steps=5", 'language_weights={yue: 3, "en-ar": 2}', "tasks=[asr, st]",
+        "corpus_weights={'a b*': 2}",
     ]  # fmt: skip
-    result = run(recipe, sys.executable, "local/settings.py", "--", "--seed")
+    for words, message in (("--seed", "expected key=value"), ("a={b: 1", "lacks a closing }")):
+        result = run(recipe, sys.executable, "local/settings.py", f"--words={words}")
+        assert result.returncode == 1
+        assert message in result.stderr
+
+
+def test_a_misspelled_setting_shows_before_the_first_stage(recipe):
+    words = ["--corpora=toy", "--stop_stage=1", "--part_args", "max_setps=3"]
+    result = run(recipe, "./run.sh", *words)
     assert result.returncode == 1
-    assert "expected key=value" in result.stderr
+    assert "unknown key max_setps; did you mean max_steps?" in result.stderr
+    # What only a later phase may have is not held against the first one.
+    words = ["--corpora=toy", "--stop_stage=0", "--phase", "3", "--part_args", "tasks=[asr, st]"]
+    result = run(recipe, "./run.sh", *words, "task_shares=null")
+    assert result.returncode == 2  # not quoted together: an option is expected
+    words[-1] += " task_shares=null"
+    assert run(recipe, "./run.sh", *words).returncode == 0
 
 
 def test_parts_follow_expdir(recipe):

@@ -24,6 +24,7 @@ def get_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     phases = commands.add_parser("phases", help="print the phases of a curriculum, one per line")
     phases.add_argument("--model", help="check this model with it: name in conf/model, or a .yaml")
+    phases.add_argument("--phase", nargs="*", help="check these phases (default: all)")
     init = commands.add_parser("init", help="print the file that a phase hands to the next one")
     take = commands.add_parser("adopt", help="make a model YAML of a pack, print its checkpoint")
     take.add_argument("--pretrained", required=True, help="zip, folder or hub id of a pack")
@@ -45,9 +46,10 @@ def get_parser() -> argparse.ArgumentParser:
     combine.add_argument("--train", nargs="+", required=True, help="manifests to train on")
     combine.add_argument("--valid", nargs="*", default=[], help="manifests to validate on")
     combine.add_argument("--init", help="checkpoint of the phase before")
-    combine.add_argument(
-        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="e.g. lr.adapter=1e-4 seed=3"
-    )
+    for command in (phases, combine):
+        command.add_argument(
+            "--set", nargs="*", default=[], metavar="KEY=VALUE", help="e.g. lr.adapter=1e-4 seed=3"
+        )
     return parser
 
 
@@ -58,8 +60,13 @@ def main(cmd=None) -> None:
     try:
         if args.command == "phases":
             names = load_curriculum(args.conf_dir, args.curriculum)["phases"]
-            if args.model is not None:  # merging one phase checks all of them
-                merge(args.conf_dir, args.model, args.curriculum, names[0], ["none"], [])
+            if args.model is not None:  # a phase's merge checks the YAMLs of all of them
+                logging.disable(logging.WARNING)  # stage 11 says it again
+                for name in [name for name in names if name in (args.phase or names)]:
+                    merge(
+                        *(args.conf_dir, args.model, args.curriculum, name, ["none"], []),
+                        settings=args.set,
+                    )
             print(*names, sep="\n")
         elif args.command == "init":
             print(INIT_FILES[load_curriculum(args.conf_dir, args.curriculum)["init"]])

@@ -1,7 +1,8 @@
 # shellcheck shell=bash disable=SC2034
 # Where corpora are: a folder, or `downloads`, which fetches what is missing to downloads/<corpus>
 # where the corpus's license and host allow it. Empty: stage 1 says where to get it.
-# local/prepare_<corpus>.py --help is a corpus's card.
+# local/prepare_<corpus>.py --help is a corpus's card; options for its script, such as --langs, stand
+# in <NAME>_OPTS: COMMONVOICE15_OPTS="--train validated", FLEURS_OPTS="--langs de fr --st".
 
 LIBRISPEECH=${LIBRISPEECH:-downloads}       # 60 GB, the folder that holds test-clean/
 WENETSPEECH=${WENETSPEECH:-}                # on request; the folder that holds WenetSpeech.json

@@ -31,7 +31,7 @@ option_list=(
     "valid_set||Validation sets; default: all called <corpus>_dev*"
     "test_sets||Test sets, one task and language pair each; default: all called <corpus>_test*"
     "eval_valid_set|false|Decode the validation sets as well, by task and language pair"
-    "local_data_opts||Options for local/data.sh"
+    "local_data_opts||Options for the scripts of all corpora; those of one corpus stand in db.sh"
     "speed_perturb_factors||Stage 2: factors of perturbed copies, e.g. \"0.9 1.1\"; default: none, perturbation is on the fly"
     "audio_format||Stage 3: write audio anew in this format (flac, wav); default: leave it in place"
     "min_wav_duration|0.1|Stage 4: shortest training clip in seconds"
@@ -44,7 +44,7 @@ option_list=(
     "part_exp||Folder of the curriculum's phases; default: <expdir>/<part_tag>/<curriculum>"
     "part_stats_dir||Folder of the manifests; default: <expdir>/part_stats_<model>"
     "part_config||YAML laid over model and phases, of the same keys as config.yaml"
-    "part_args||Single keys laid over all that, e.g. \"max_steps=10 lr.llm=1e-5\""
+    "part_args||Single keys laid over all that, e.g. \"max_steps=10 lr.llm=1e-5 tasks=[asr, st]\""
     "pretrained_model||What the first phase starts from: a pack (zip, folder, hub id) or a checkpoint (.pth)"
     "# Decoding and scoring"
     "decode_phases|all|Phases to decode: all, last, or a list, e.g. \"1 3\""
@@ -130,10 +130,13 @@ if [ -n "${pretrained}" ] && [[ ${pretrained} != *.pth ]]; then
         --pretrained "${pretrained}" --base "${model_config}" --out "${adopted}")
     model_config=${adopted}
 fi
-# A mistake in the YAMLs or in the names of phases must not show up after days.
+# A mistake in the YAMLs, in their settings or in the names of phases must not show up after days.
 # ${python} may hold options, here and in local/recipe.sh: it is not quoted.
+more_settings=()
+found=$(${python} local/settings.py ${opt[part_config]:+--config "${opt[part_config]}"} --words="${opt[part_args]}")
+[ -z "${found}" ] || mapfile -t more_settings <<< "${found}"
 phases=$(${python} -m espnet_part.bin.config phases --curriculum "${opt[curriculum]}" \
-    --model "${model_config}")
+    --model "${model_config}" ${opt[phase]:+--phase "${opt[phase]}"} --set "${more_settings[@]}")
 phases=${phases//$'\n'/ }
 handed_on=$(${python} -m espnet_part.bin.config init --curriculum "${opt[curriculum]}")
 if [ -n "${opt[phase]}" ] && [[ " ${phases} " != *" ${opt[phase]} "* ]]; then
@@ -305,9 +308,7 @@ if runs 11; then
     given=$(parts settings)
     settings=()
     [ -z "${given}" ] || mapfile -t settings <<< "${given}"
-    # shellcheck disable=SC2086 # several keys
-    more=$(${python} local/settings.py ${opt[part_config]:+--config "${opt[part_config]}"} -- ${opt[part_args]})
-    [ -z "${more}" ] || mapfile -t -O "${#settings[@]}" settings <<< "${more}"
+    settings+=("${more_settings[@]}")
     # A task without rows must not show up after the phases before.
     pending=()
     for phase in ${opt[phase]:-${phases}}; do
