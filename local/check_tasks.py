@@ -13,7 +13,7 @@ import logging
 import sys
 from pathlib import Path
 
-from espnet_part.curriculum import merge
+from espnet_part.curriculum import load_curriculum, merge
 from espnet_part.mixing import check_weights, set_names, task_of
 from espnet_part.schema import load_yaml
 
@@ -49,10 +49,12 @@ def main() -> None:
     try:
         totals = read_totals(args.train)
         found = {task_of(key) for total in totals for key in total}
+        unused = set(found)
         for phase in args.phases:
             config = merge(
                 "conf", args.model, args.curriculum, phase, args.train, [], settings=args.set
             )
+            unused -= set(config.tasks)
             for task in config.tasks:
                 if task not in found:
                     raise ValueError(
@@ -62,6 +64,11 @@ def main() -> None:
                     )
             check_weights(
                 set_names(args.train), totals, config.corpus_weights, config.language_weights
+            )
+        if unused and load_curriculum("conf", args.curriculum)["phases"][-1] in args.phases:
+            print(
+                f"No phase trains on rows of {' '.join(sorted(unused))}, which the training sets "
+                "hold: tasks of a phase (conf/phase, --part_args) names what it trains on"
             )
     except ValueError as error:
         sys.exit(f"error: {error}")

@@ -218,7 +218,8 @@ def _read(tables: Tables, src: str, tgt: str, split: str) -> Iterator[Row | Bad]
 def main(argv: list[str] | None = None) -> int:
     """Command line."""
     directions = ["-".join(pair) for pair in DIRECTIONS]
-    parser = get_parser(__doc__, directions, SPLITS, fetchable=True)
+    codes = [code for code in dict.fromkeys(sum(DIRECTIONS, ())) if code != "en"]
+    parser = get_parser(__doc__, [*directions, *codes], SPLITS, fetchable=True)
     parser.add_argument(
         "--common_voice",
         type=Path,

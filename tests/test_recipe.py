@@ -346,6 +346,13 @@ def test_mt_rows_are_not_made_beside_those_of_the_corpus(recipe, mine):
     assert "prepare mt" not in result.stdout and "There are no mt rows" not in result.stdout
 
 
+def test_rows_that_no_phase_trains_on_are_told(mine):
+    mine(3, 10)
+    result = mine(11, 11, "--part_args", "tasks=[asr, mt] task_shares=null")
+    assert "No phase trains on rows of st, which the training sets hold" in result.stdout
+    assert "No phase trains on rows" not in mine(11, 11).stdout
+
+
 def test_a_task_without_rows_shows_before_phase_1(recipe, mine):
     (recipe / "data/mine/train/transcript").unlink()
     result = mine(3, 11)

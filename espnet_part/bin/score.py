@@ -26,7 +26,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--task", required=True, choices=("asr", *ST_TASKS))
     parser.add_argument("--lang", required=True, help="source language code, such as de")
     parser.add_argument(
-        "--tgt-lang", "--tgt_lang", dest="tgt_lang", help="target language code (needed for st)"
+        "--tgt-lang",
+        "--tgt_lang",
+        dest="tgt_lang",
+        help="target language code (needed for st and mt)",
     )
     parser.add_argument("--json", help="write the rows here, in the schema of results.json")
     add_scoring_options(parser)

@@ -8,6 +8,8 @@
 #   ./run.sh --help
 set -euo pipefail
 
+[ -f part.sh ] || { echo "run.sh: error: call it in its own folder: cd $(dirname "$0") && ./run.sh" >&2; exit 1; }
+
 corpora=digits  # local/prepare_<corpus>.py
 model=          # conf/model/<model>.yaml; empty: the one named like the corpus
 curriculum=part # conf/curriculum/<curriculum>.yaml
