@@ -7,6 +7,7 @@ penalties and the like are set aside, because some of them count padding.
 
 import copy
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +45,7 @@ class Translation:
     cut: bool
 
 
-class Translator:
+class Translator(ABC):
     """What both kinds share: limits, padding, cutting at the end token.
 
     Args:
@@ -61,14 +62,15 @@ class Translator:
         most = getattr(model.config, "max_position_embeddings", None)
         self.positions = min(most or _NO_LIMIT, tokenizer.model_max_length or _NO_LIMIT)
 
+    @abstractmethod
     def encode(self, texts: list[str], src: str, tgt: str) -> list[list[int]]:
         """Token ids of what the model reads for each text."""
-        raise NotImplementedError
 
     def fits(self, ids: list[int]) -> bool:
         """Whether the model can read so long an input."""
         return len(ids) <= self.positions
 
+    @abstractmethod
     def generate(self, ids: list[list[int]], src: str, tgt: str) -> list[Translation]:
         """Translate a batch.
 
@@ -77,7 +79,6 @@ class Translator:
             src: code of the source language.
             tgt: code of the target language.
         """
-        raise NotImplementedError
 
     def _max_new_tokens(self, source_tokens: int) -> int:
         return 16 + int(self.asking.max_ratio * source_tokens)
