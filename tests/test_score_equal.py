@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jiwer
 import pytest
+from prepare_flores200 import CODES  # local/, on the path by conftest.py
 
 from espnet_part import trn
 from espnet_part.normalize import CER_LANGUAGES, normalize
@@ -31,18 +32,7 @@ NTREX = {
     "es": "ref.spa",
     "it": "ref.ita",
 }
-FLORES = {
-    "zh": "zho_Hans",
-    "en": "eng_Latn",
-    "ja": "jpn_Jpan",
-    "ko": "kor_Hang",
-    "yue": "yue_Hant",
-    "de": "deu_Latn",
-    "fr": "fra_Latn",
-    "ru": "rus_Cyrl",
-    "es": "spa_Latn",
-    "it": "ita_Latn",
-}
+FLORES = {lang: CODES[lang] for lang in NTREX}
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no ../shared/data beside {DATA.name}")
 needs_sclite = pytest.mark.skipif(
     trn.find_sclite() is None, reason="sclite is not installed (Debian package sctk)"
