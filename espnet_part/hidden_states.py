@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from espnet_part.encoder_probe import find_layers
 
@@ -39,7 +40,7 @@ class HiddenStates:
         ValueError: A layer that the LLM does not have.
     """
 
-    def __init__(self, llm: nn.Module, layers: Iterable[int], stop: bool = False):
+    def __init__(self, llm: PreTrainedModel, layers: Iterable[int], stop: bool = False):
         self._blocks = list(find_layers(llm, llm.config.num_hidden_layers))
         self.layers = sorted(set(layers))
         for layer in self.layers:
