@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from espnet_part.audio import SAMPLE_RATE
+from espnet_part.config import Config
 from espnet_part.manifest import Manifest
 from espnet_part.mixing import Source, mix, set_names
 from espnet_part.permutation import permuted
@@ -195,6 +196,20 @@ class BatchPlan:
         whole = sum(line["cost"] for line in table)
         table.sort(key=lambda line: (line["task"], line["src"], line["tgt"], line["set"]))
         return [{**line, "share": line["cost"] / whole} for line in table]
+
+
+def plan_of(config: Config) -> BatchPlan:
+    """The batch plan that a phase trains on."""
+    return BatchPlan(
+        [Manifest.open(folder) for folder in config.train],
+        config.tasks,
+        config.batch_cost,
+        config.task_shares,
+        config.seed,
+        config.temperature,
+        config.corpus_weights,
+        config.language_weights,
+    )
 
 
 def _places(manifest: Manifest, sources: Sequence[Source]) -> list[np.ndarray]:

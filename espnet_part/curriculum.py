@@ -4,8 +4,8 @@
                        init: latest                        # or best: the checkpoint handed on
                        overrides: {"3": {llm_tasks: [st, mt]}}
 
-Later wins: conf/phase/<N>.yaml, the model YAML's `phases`, the curriculum's `overrides`, the
-command line.
+Later wins: conf/phase/<N>.yaml, the model YAML's `phases`, the curriculum's `overrides`, what the
+model YAML has under `curricula` for this one (a curriculum knows no model's rates), the command line.
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ def merge(
     for name in per_phase:
         if name not in known:
             raise ValueError(f"model {model}: phases names {name!r}; expected one of {known}")
+    own = _of_curriculum(model_values.pop("curricula", None), conf_dir, model, curriculum, plan)
     prompts = model_values.pop("prompts", None) or load_yaml(conf_dir / "prompts.yaml")
 
     def build(phase: str, settings: list[str]) -> Config:
@@ -101,6 +102,7 @@ def merge(
         for layer in ("all", phase):
             values = _overlay(values, per_phase.get(layer, {}), whole=WHOLE)
         values = _overlay(values, plan["overrides"].get(phase, {}), whole=WHOLE)
+        values = _overlay(values, own.get(phase, {}), whole=WHOLE)
         _all_is_lora(values)
         for setting in settings:
             values = _overlay(values, _parse_setting(setting))
@@ -142,10 +144,30 @@ def adopt(pretrained: str, base: str | Path, out: str | Path) -> str:
     files = local_model_files(pretrained)
     packed = relocated_config(files["part_train_config"])
     values = {**packed["model"], "prompts": packed["prompts"]}
-    values["phases"] = load_yaml(base).get("phases") or {}
+    steps = load_yaml(base)
+    values |= {key: steps.get(key) or {} for key in ("phases", "curricula")}
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     Path(out).write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     return files["part_model_file"]
+
+
+def _of_curriculum(
+    values: dict | None, conf_dir: Path, model: str, curriculum: str, plan: dict
+) -> dict[str, dict]:
+    """The model YAML's overrides for one curriculum, by phase; all of them are checked."""
+    where = f"model {model}: curricula"
+    known = sorted(path.stem for path in (conf_dir / "curriculum").glob("*.yaml"))
+    for name in _layers(values, where):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+            raise ValueError(f"{where}: no curriculum {name!r}; did you mean {near[0]}?")
+    own = _layers((values or {}).get(curriculum), f"{where}.{curriculum}")
+    for phase in own:
+        if phase not in plan["phases"]:
+            raise ValueError(
+                f"{where}.{curriculum}: found phase {phase!r}, not in {plan['phases']}"
+            )
+    return own
 
 
 def _overlay(base: dict, layer: dict, whole: tuple[str, ...] = ()) -> dict:

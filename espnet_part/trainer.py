@@ -8,7 +8,7 @@ from pathlib import Path
 
 from espnet2.train.trainer import Trainer
 
-from espnet_part.batching import BatchPlan
+from espnet_part.batching import BatchPlan, plan_of
 from espnet_part.checkpoint import read_checkpoint
 from espnet_part.config import Config
 from espnet_part.datadir import Row
@@ -49,17 +49,7 @@ class PARTTrainer(Trainer):
         output_dir = Path(output_dir)
         model.set_trainable(config.trainable, config.llm_tasks)
         model.task_weights |= config.task_weights or {}
-        manifests = [Manifest.open(folder) for folder in config.train]
-        plan = BatchPlan(
-            manifests,
-            config.tasks,
-            config.batch_cost,
-            config.task_shares,
-            config.seed,
-            config.temperature,
-            config.corpus_weights,
-            config.language_weights,
-        )
+        plan = plan_of(config)
         limits = model.encoder.min_samples, model.encoder.max_samples
         loader = ExampleLoader(
             model.prompter, config.seed, config.source_dropout, config.speed_perturb, *limits

@@ -25,6 +25,8 @@ option_list=(
     "dumpdir|dump|Folder of formatted data"
     "expdir|exp|Folder of experiments"
     "python|python3|Python command"
+    "experiment||Instead of single stages: the arms of an experiment of conf/experiments.yaml, or all, and its table"
+    "scale|quick|How large: quick, full, or another scale of conf/experiments.yaml"
     "# Data"
     "corpora|digits|Corpora, each with a local/prepare_<corpus>.py or a data/<corpus> (--corpus is the same)"
     "train_set||Training sets; default: all called <corpus>_train*"
@@ -88,6 +90,14 @@ esac
     die "--lid: found '${opt[lid]}', expected right, none, wrong or several of them, e.g. \"right none wrong\""
 [ "${opt[lid]}" = right ] || [[ " ${opt[inference_args]}" != *" --lid"[\ =]* ]] ||
     die "--lid ${opt[lid]} and --inference_args '${opt[inference_args]}' both name the prompt's language: leave it out of --inference_args"
+# An experiment calls this script again, for the stages of its arms.
+if [ -n "${opt[experiment]}" ]; then
+    trainings=${cores}
+    [ "${opt[ngpu]}" -eq 0 ] || trainings=$((gpus > opt[ngpu] ? gpus / opt[ngpu] : 1))
+    # shellcheck disable=SC2086 # ${python} may hold options, and there may be several experiments
+    exec ${python} local/experiment.py ${opt[experiment]} --scale "${opt[scale]}" --ngpu "${opt[ngpu]}" \
+        --expdir "${opt[expdir]}" --dumpdir "${opt[dumpdir]}" --nj "$((trainings < opt[nj] ? trainings : opt[nj]))"
+fi
 [ -n "${opt[corpora]}" ] || die "--corpora is empty: name a corpus; conf/model and local/prepare_*.py have some"
 model=${opt[model]:-${opt[corpora]%% *}}
 model_config=conf/model/${model}.yaml
