@@ -5,7 +5,8 @@
                        overrides: {"3": {llm_tasks: [st, mt]}}
 
 Later wins: conf/phase/<N>.yaml, the model YAML's `phases`, the curriculum's `overrides`, what the
-model YAML has under `curricula` for this one (a curriculum knows no model's rates), the command line.
+model YAML has under `curricula` for this one (no curriculum knows a model's rates), the command
+line.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class PARTTrainer(Trainer):
             loader.cache = make_frame_cache(
                 frames,
                 model.encoder,
-                manifests,
+                plan.manifests,
                 config.tasks,
                 config.micro_cost,
                 config.encoder_cache_gb,

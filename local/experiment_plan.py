@@ -129,12 +129,12 @@ class PhaseRun:
 
 
 def arm_of(system: str) -> str:
-    """part@none -> part."""
+    """The arm of a system: part for part@none."""
     return system.partition("@")[0]
 
 
 def lids_of(system: str) -> list[str]:
-    """part -> [right], part@none -> [none], part@none-right -> [none, right]."""
+    """Languages in the prompt: [right] for part, [none, right] for part@none-right."""
     _, at, rest = system.partition("@")
     return rest.split("-") if at else ["right"]
 

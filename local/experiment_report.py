@@ -237,8 +237,8 @@ def _words(run, name, systems, claims, references, exposures, groups, n_sets) ->
             "",
             markdown(["difference", "score", "value [95 %]", "by seed", "claim"], found),
             "",
-            "A claim is *shown* where the interval keeps to its side of zero and every seed is on that side, "
-            "*opposite* where so on the other side.",
+            "A claim is *shown* where the interval keeps to its side of zero and every seed is on "
+            "that side, *opposite* where so on the other side.",
             "",
         ]
     )
