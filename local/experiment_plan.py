@@ -8,6 +8,7 @@ equal ones, are trained once per seed.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -216,10 +217,26 @@ def arm_phases(
         )
         config = to_dict(merged)
         before = runs[-1] if runs else None
-        text = json.dumps([config, before.digest if before else None], sort_keys=True)
+        # A key that a later version adds must not make a run of this one another.
+        told = _without_defaults(merged)
+        text = json.dumps([told, before.digest if before else None], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         runs.append(PhaseRun(name, phase, settings, config, digest, before))
     return runs
+
+
+def _without_defaults(config) -> dict:
+    """What of a config is not as its dataclass has it."""
+    kept = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        default = item.default
+        if item.default_factory is not dataclasses.MISSING:
+            default = item.default_factory()
+        if value != default:
+            nested = dataclasses.is_dataclass(value)
+            kept[item.name] = _without_defaults(value) if nested else value
+    return kept
 
 
 def _steps(conf_dir: Path, scale: Scale, curriculum: str) -> dict[str, int]:
