@@ -10,6 +10,9 @@ from pathlib import Path
 
 import yaml
 
+# libyaml's, where PyYAML has it: a phase's config is merged of several files, in tens of calls.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 def from_dict(cls, values: dict, where: str = ""):
     """Builds a config dataclass from plain values.
@@ -48,7 +51,7 @@ def load_yaml(path: str | Path) -> dict:
         hint = f"; {path.parent} has {' '.join(sorted(p.stem for p in path.parent.glob('*.yaml')))}"
         raise ValueError(f"no file {path}{hint}" + (f"; did you mean {near[0]}?" if near else ""))
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):

@@ -13,6 +13,7 @@ import difflib
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from espnet_part.curriculum import load_curriculum, merge
@@ -201,8 +202,8 @@ def arm_phases(
             raise ValueError(
                 f"arm {name}: settings of phase {phase!r}, expected {' '.join(phases)}"
             )
-    total = sum(_steps(conf_dir, scale, MEASURE).values())
-    steps = _steps(conf_dir, scale, arm.curriculum)
+    total = sum(_steps(conf_dir, scale.model, scale.updates, MEASURE).values())
+    steps = dict(_steps(conf_dir, scale.model, scale.updates, arm.curriculum))
     steps[phases[-1]] = total - sum(steps[phase] for phase in phases[:-1])
     if steps[phases[-1]] < 1:
         raise ValueError(
@@ -239,12 +240,13 @@ def _without_defaults(config) -> dict:
     return kept
 
 
-def _steps(conf_dir: Path, scale: Scale, curriculum: str) -> dict[str, int]:
+@cache
+def _steps(conf_dir: Path, model: str, updates: float, curriculum: str) -> dict[str, int]:
     """Updates of each phase at a scale."""
     found = {}
     for phase in load_curriculum(conf_dir, curriculum)["phases"]:
-        config = merge(conf_dir, scale.model, curriculum, phase, ["-"], [])
-        found[phase] = max(1, round(config.max_steps * scale.updates))
+        config = merge(conf_dir, model, curriculum, phase, ["-"], [])
+        found[phase] = max(1, round(config.max_steps * updates))
     return found
 
 

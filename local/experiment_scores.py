@@ -92,7 +92,7 @@ class Resampling:
         self.samples = samples
         self._seed = seed
         self._weights: dict[tuple[str, ...], np.ndarray] = {}
-        rng = np.random.default_rng([seed, 1])
+        rng = np.random.default_rng([seed, 1 << 20])
         self.seeds_SE = rng.integers(seeds, size=(samples, seeds))
 
     def weights(self, sentences: tuple[str, ...]) -> np.ndarray:
@@ -102,7 +102,7 @@ class Resampling:
         """
         if sentences not in self._weights:
             n = len(sentences)
-            rng = np.random.default_rng([self._seed, 2, len(self._weights)])
+            rng = np.random.default_rng([self._seed, len(self._weights)])
             draws = [np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(self.samples)]
             self._weights[sentences] = np.stack([np.ones(n), *draws])
         return self._weights[sentences]
