@@ -22,11 +22,11 @@ from pathlib import Path
 from experiment_jobs import Job, JobsFailed, Runner, Stopped
 from experiment_plan import PhaseRun, Plan, Scale, arm_phases, chosen, read_plan
 from experiment_report import print_plan, write_experiment
+from experiment_results import LID_FOLDERS
 
 DIGEST = ".digest"  # in a phase's folder: what it is a run of
 RECIPE = "./part.sh"
 DECODE_WORK = 40.0  # of one decoding, in updates; for the order of jobs and the time left
-LIDS = {"right": "", "none": "_lid_none", "wrong": "_lid_wrong"}
 
 
 class Run:
@@ -53,7 +53,7 @@ class Run:
         self.lids = {
             arm: [
                 lid
-                for lid in LIDS
+                for lid in LID_FOLDERS
                 if any(arm in e.arms and lid in e.lids(arm) for e in experiments)
             ]
             for arm in plan.arms
@@ -196,7 +196,7 @@ class Run:
         if not (folder / ".finished").exists():
             return False
         texts = [
-            folder / f"{self.decode_name()}{LIDS[lid]}" / name / "text"
+            folder / f"{self.decode_name()}{LID_FOLDERS[lid]}" / name / "text"
             for lid in self.lids[last.arm]
             for name in test_sets
         ]

@@ -95,9 +95,9 @@ class Experiment:
         return list(dict.fromkeys(arm_of(system) for system in self.systems))
 
     def lids(self, arm: str) -> list[str]:
-        """What languages the prompts of an arm name: right, none, wrong; the first comes first."""
+        """Languages in the prompt when an arm is decoded: right, and what claims ask for."""
         found = {lid for s in self.systems if arm_of(s) == arm for lid in lids_of(s)}
-        return [lid for lid in LIDS if lid in found]
+        return [lid for lid in LIDS if lid == "right" or lid in found]
 
 
 @dataclass(frozen=True)
