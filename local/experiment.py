@@ -24,6 +24,8 @@ from experiment_plan import PhaseRun, Plan, Scale, arm_phases, chosen, read_plan
 from experiment_report import print_plan, write_experiment
 from experiment_results import LID_FOLDERS
 
+from espnet_part.progress import duration
+
 DIGEST = ".digest"  # in a phase's folder: what it is a run of
 RECIPE = "./part.sh"
 DECODE_WORK = 40.0  # of one decoding, in updates; for the order of jobs and the time left
@@ -278,7 +280,10 @@ def main() -> None:
             gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if args.ngpu else []
             jobs = run.jobs(run.test_sets())
             print(f"{len(jobs)} jobs, {args.nj} at a time; logs: {run.out / 'logs'}", flush=True)
-            Runner(jobs, args.nj, [gpu for gpu in gpus if gpu]).run()
+            runner = Runner(jobs, args.nj, [gpu for gpu in gpus if gpu])
+            runner.run()
+            if jobs:
+                print(f"all jobs: {duration(runner.cpu_sec)} of CPU", flush=True)
         for name in names:
             print(write_experiment(run, name), flush=True)
     except Stopped as message:

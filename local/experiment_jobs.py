@@ -50,6 +50,11 @@ class Runner:
         jobs: In an order in which each comes after those that it waits for.
         workers: How many run at a time.
         gpus: One of them for each worker, by CUDA_VISIBLE_DEVICES; none leaves it as it is.
+
+    Attributes:
+        done: Names of jobs that ended well.
+        failed: Jobs that did not.
+        cpu_sec: Seconds of CPU that all of them took.
     """
 
     def __init__(self, jobs: Sequence[Job], workers: int, gpus: Sequence[str] = ()):
@@ -58,6 +63,7 @@ class Runner:
         self.workers, self.gpus = workers, list(gpus)
         self.done: set[str] = set()
         self.failed: list[Job] = []
+        self.cpu_sec = 0.0
         self._running: dict[str, subprocess.Popen] = {}
         self._change = threading.Condition()
         self._stopped = False
@@ -128,7 +134,8 @@ class Runner:
     def _wait(self, job: Job, slot: int, slots: list[int]) -> None:
         began = time.monotonic()
         process = self._running[job.name]
-        code = process.wait()
+        _, status, usage = os.wait4(process.pid, 0)  # the times of its own children as well
+        code = process.returncode = os.waitstatus_to_exitcode(status)
         if self._stopped:  # what it left behind
             _signal(os.killpg, process.pid)
         with self._change:
@@ -138,17 +145,22 @@ class Runner:
                 self.done.add(job.name)
             elif not self._stopped:
                 self.failed.append(job)
-            self._tell(job, code, time.monotonic() - began)
+            cpu_sec = usage.ru_utime + usage.ru_stime
+            self.cpu_sec += cpu_sec
+            self._tell(job, code, time.monotonic() - began, cpu_sec)
             self._change.notify()
 
-    def _tell(self, job: Job, code: int, seconds: float) -> None:
+    def _tell(self, job: Job, code: int, seconds: float, cpu_sec: float) -> None:
         whole = sum(j.work for j in self.jobs.values())
         ended = sum(self.jobs[name].work for name in self.done)
         passed = time.monotonic() - self._started
         left = f", {duration(passed * (whole - ended) / ended)} left" if 0 < ended < whole else ""
         state = "" if code == 0 else " STOPPED" if self._stopped else f" FAILED, see {job.log}"
         count = f"{len(self.done)}/{len(self.jobs)}"
-        print(f"[{count}{left}] {job.name}: {duration(seconds)}{state}", flush=True)
+        print(
+            f"[{count}{left}] {job.name}: {duration(seconds)}, {duration(cpu_sec)} of CPU{state}",
+            flush=True,
+        )
 
     def _stop(self, number, frame) -> None:
         """Hands the signal on to each job itself, which ends its own children: training saves."""

@@ -31,7 +31,7 @@ def test_jobs_wait_for_others_and_run_beside_each_other(tmp_path, capsys):
     Runner(jobs, workers=2).run()
     assert (tmp_path / "order").read_text().split() == ["c", "a", "b", "d"]
     told = capsys.readouterr().out
-    assert "[4/4] d: 0m00s" in told and "left] " in told
+    assert "[4/4] d: 0m00s, 0m00s of CPU" in told and "left] " in told
 
 
 def test_the_longest_chain_goes_first(tmp_path):
@@ -42,6 +42,13 @@ def test_the_longest_chain_goes_first(tmp_path):
     ]
     Runner(jobs, workers=1).run()
     assert (tmp_path / "order").read_text().split() == ["first", "then", "short"]
+
+
+def test_cpu_time_is_that_of_the_jobs_own_children_too(tmp_path):
+    burn = "python3 -c 'import time\nwhile time.process_time() < 0.3: pass'; true"
+    runner = Runner([job(tmp_path, "burns", burn)], workers=1)
+    runner.run()
+    assert 0.3 <= runner.cpu_sec < 5
 
 
 def test_what_waits_for_a_failed_job_does_not_run_and_the_rest_does(tmp_path):
