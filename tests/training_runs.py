@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib
 import torch
 
-from espnet_part.batching import BatchPlan
+from espnet_part.batching import plan_of
 from espnet_part.config import Config
 from espnet_part.dataset import ExampleLoader, StepDataset
 from espnet_part.loop import Loop
@@ -52,16 +52,7 @@ def make_loop(values, folder, processes=None, dataset=None, dropout=True, worker
         no_dropout(model)
     model.set_trainable(config.trainable, config.llm_tasks)
     model.task_weights |= config.task_weights or {}
-    plan = BatchPlan(
-        [Manifest.open(path) for path in config.train],
-        config.tasks,
-        config.batch_cost,
-        config.task_shares,
-        config.seed,
-        config.temperature,
-        config.corpus_weights,
-        config.language_weights,
-    )
+    plan = plan_of(config)
     loader = ExampleLoader(model.prompter, config.seed, config.source_dropout, config.speed_perturb)
     make = dataset or (
         lambda plan, loader, processes: StepDataset(
