@@ -75,7 +75,9 @@ def text_losses(
     assert all(contexts), "the first token of a text needs one before it"
     asked = [(tuple(c), tuple(t)) for c, t in zip(contexts, texts, strict=True)]
     found: dict[tuple, TextLoss] = {}
-    for pack in _packs(sorted(dict.fromkeys(asked), key=lambda one: -sum(map(len, one))), positions):
+    for pack in _packs(
+        sorted(dict.fromkeys(asked), key=lambda one: -sum(map(len, one))), positions
+    ):
         found.update(zip(pack, _pack_losses(llm, end_token_id, pack), strict=True))
     return [found[one] for one in asked]
 
@@ -132,6 +134,9 @@ def summarize(
     Returns:
         ``perplexity``, ``bits_per_char``, each with ``.._ci95``, ``loss`` (nats per token, the end
         token among them, as in training), ``n_texts``, ``n_tokens``, ``n_chars``.
+
+    Raises:
+        ValueError: There is no text.
     """
     sums_NK = np.array(
         [(x.nats, x.n_tokens, len(text)) for x, text in zip(losses, texts, strict=True)], float

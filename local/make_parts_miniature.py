@@ -94,7 +94,7 @@ def make_references(data: Path, out: Path, base: Path = BASE) -> None:
     test_sets = read_test_sets(data)
     results = floor(data, test_sets)
     tell(FLOOR, results, start)
-    results += references(base, test_sets)
+    results += references(base, test_sets, iter_rows(data / "train"))
     out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"digest": wanted, "results": results}, indent=1) + "\n")
 

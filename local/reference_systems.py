@@ -4,17 +4,20 @@
     llm_text        the LLM's own translation of the right transcript
     cascade         the LLM's own translation of the encoder's transcript: both, one after the other
 
-Test sets of one clip share its transcript, and equal sentences are translated once.
+Test sets of one clip share its transcript, and equal sentences are translated once. What the LLM
+reads in the cascade has capital letters, see truecase.py; what is scored as encoder_ctc has not:
+error rates do not see them.
 """
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 from ctc_encoder import ctc_greedy, load_ctc
 from transformers.utils.logging import disable_progress_bar
+from truecase import Truecaser
 
 from espnet_part.datadir import Row
 from espnet_part.encoder import build_encoder
@@ -70,12 +73,13 @@ def load_llm(base: Path):
     return llm, Prompter(build_tokenizer(str(base / "llm")), templates)
 
 
-def references(base: Path, test_sets: TestSets) -> list[dict]:
+def references(base: Path, test_sets: TestSets, train: Iterable[Row]) -> list[dict]:
     """Rows of all systems: recognition of the asr sets, translation of the st sets.
 
     Args:
         base: Folder with `encoder`, `ctc` and `llm`.
         test_sets: Name -> rows of one task and one language pair.
+        train: What capital letters are learned from.
     """
     disable_progress_bar()
     start = time.monotonic()
@@ -90,7 +94,9 @@ def references(base: Path, test_sets: TestSets) -> list[dict]:
         return found
     llm, prompter = load_llm(base)
     rows = list(itertools.chain(*st.values()))
-    for system, sources in ((LLM_TEXT, None), (CASCADE, [heard[clip_of(row)] for row in rows])):
+    case = Truecaser(train)
+    written = [case.restore(heard[clip_of(row)], row.src) for row in rows]
+    for system, sources in ((LLM_TEXT, None), (CASCADE, written)):
         start = time.monotonic()
         hyps = iter(translate(llm, prompter, rows, sources))
         own = []
