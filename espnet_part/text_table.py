@@ -29,13 +29,18 @@ INSTRUCT = {
     "plain ppl": "plain.perplexity",
     "plain b/c": "plain.bits_per_char",
 }
-NOTES = """BLEU, chrF: higher is better. in lang %: answers that are not clearly in another language.
+NOTES = """BLEU, chrF: higher is better. in lang %: answers not clearly in another language.
 ppl: perplexity per token of the right answer given the prompt; plain: as a text without a prompt.
 bits/char, b/c: the same per character, which does not depend on the tokenizer."""
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}" if value < 1e5 else f"{value:.1e}"
+def _number(column: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    # Of the recipe's own corpora they are so small that two digits would tell nothing apart.
+    if column.endswith(("perplexity", "bits_per_char", "loss")):
+        return f"{value:.3f}" if value < 100 else f"{value:.1f}" if value < 1e6 else f"{value:.1e}"
+    return f"{value:.2f}"
 
 
 def text_tables(found: Sequence[Skills]) -> str:
@@ -52,13 +57,13 @@ def text_tables(found: Sequence[Skills]) -> str:
         if not content:
             continue
         body = [
-            [one.test_set.name, *(_number(value_of(one, name)) for name in columns.values())]
+            [one.test_set.name, *(_number(c, value_of(one, c)) for c in columns.values())]
             for one in content
         ]
         if content is translation and len(content) > 1:
             for name, group in groups(found).items():
                 label = f"mean of {len(group)}" + ("" if name == "all" else f", {name}")
-                body.append([label, *(_number(mean_of(group, c)) for c in columns.values())])
+                body.append([label, *(_number(c, mean_of(group, c)) for c in columns.values())])
         parts += [f"### {heading}", markdown(["test set", *columns], body)]
     return "\n\n".join([*parts, NOTES])
 
