@@ -14,10 +14,10 @@ from espnet_part.text_skills import Skills, groups, mean_of, value_of
 TRANSLATION = {
     "BLEU": "bleu",
     "chrF": "chrf",
-    "in lang %": "in_language",
+    "lang %": "in_language",
     "empty %": "empty_rate",
     "ppl": "given_prompt.perplexity",
-    "bits/char": "given_prompt.bits_per_char",
+    "b/c": "given_prompt.bits_per_char",
     "plain ppl": "plain.perplexity",
     "plain b/c": "plain.bits_per_char",
 }
@@ -25,13 +25,13 @@ INSTRUCT = {
     "exact %": "exact_match",
     "loss": "given_prompt.loss",
     "ppl": "given_prompt.perplexity",
-    "bits/char": "given_prompt.bits_per_char",
+    "b/c": "given_prompt.bits_per_char",
     "plain ppl": "plain.perplexity",
     "plain b/c": "plain.bits_per_char",
 }
-NOTES = """BLEU, chrF: higher is better. in lang %: answers not clearly in another language.
+NOTES = """BLEU, chrF: higher is better. lang %: answers not clearly in another language.
 ppl: perplexity per token of the right answer given the prompt; plain: as a text without a prompt.
-bits/char, b/c: the same per character, which does not depend on the tokenizer."""
+b/c: the same as bits per character, which does not depend on the tokenizer."""
 
 
 def _number(column: str, value: float | None) -> str:
