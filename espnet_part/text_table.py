@@ -18,7 +18,7 @@ TRANSLATION = {
     "empty %": "empty_rate",
     "ppl": "given_prompt.perplexity",
     "b/c": "given_prompt.bits_per_char",
-    "plain ppl": "plain.perplexity",
+    "plain": "plain.perplexity",
     "plain b/c": "plain.bits_per_char",
 }
 INSTRUCT = {
@@ -26,7 +26,7 @@ INSTRUCT = {
     "loss": "given_prompt.loss",
     "ppl": "given_prompt.perplexity",
     "b/c": "given_prompt.bits_per_char",
-    "plain ppl": "plain.perplexity",
+    "plain": "plain.perplexity",
     "plain b/c": "plain.bits_per_char",
 }
 NOTES = """BLEU, chrF: higher is better. lang %: answers not clearly in another language.
