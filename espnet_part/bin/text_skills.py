@@ -17,8 +17,9 @@ EXAMPLES = """examples, in the recipe folder:
 
 Rows of st are translated from their transcripts; no audio is read. Perplexity is of the right
 answers, given the prompt, and as plain texts. Rows under "results" in the JSON are those of
-results.json, decode "text_greedy": espnet_part.bin.report --reference FILE shows them beside the
-others.
+results.json, decode "text_greedy": espnet_part.bin.report --reference FILE shows them as a system
+of its own. They then stay in results.json, and the report's comparison of last phases is over the
+test sets that all systems have: those of st.
 """
 
 
