@@ -14,7 +14,7 @@ from espnet_part.pictures import families
 from espnet_part.pictures_scores import MOST_ERRORS
 from espnet_part.pictures_scores import PANELS as METRICS
 from espnet_part.pictures_style import phase_colors
-from espnet_part.results import ENCODER_CTC, FLOOR
+from espnet_part.results import CASCADE, ENCODER_CTC, FLOOR
 from espnet_part.tables import Row, is_reference, reference_names
 
 
@@ -125,7 +125,7 @@ def _group(
 
 def _mark(reference: str) -> str:
     """The class of a reference system's line: the floor is dotted everywhere, and so on."""
-    return {FLOOR: "floor", ENCODER_CTC: "encoder"}.get(reference, "other")
+    return {FLOOR: "floor", ENCODER_CTC: "encoder", CASCADE: "encoder"}.get(reference, "other")
 
 
 def _place(value: float, top: float) -> float:

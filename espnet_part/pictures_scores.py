@@ -12,9 +12,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
-from espnet_part.pictures_style import BLACK, DARK, PURPLE, VERMILION, phase_colors, style
+from espnet_part.pictures_style import (
+    BLACK,
+    DARK,
+    PURPLE,
+    VERMILION,
+    phase_colors,
+    style,
+)
 from espnet_part.prompt import LANGUAGES
-from espnet_part.results import ENCODER_CTC, FLOOR
+from espnet_part.results import CASCADE, ENCODER_CTC, FLOOR, LLM_TEXT
 from espnet_part.tables import Row, is_reference, reference_names
 
 # Metrics of a panel -> its title.
@@ -26,7 +33,8 @@ PANELS = {
 _MARKS: dict[str, tuple[str, str | tuple]] = {
     FLOOR: ("#777777", (0, (2, 1))),
     ENCODER_CTC: (BLACK, "-"),
-    "llm_text": (PURPLE, "-"),
+    CASCADE: (BLACK, "-"),  # of translation, where encoder_ctc is of recognition
+    LLM_TEXT: (PURPLE, "-"),
 }
 MOST_ERRORS = 150.0  # per cent; a model that loops has more, and would flatten the others
 _ONE_LINE = 9  # groups that fit side by side

@@ -39,6 +39,10 @@ METRICS = (
 _IDENTITY = ("curriculum", "phase", "decode", "test_set", "metric", "seed")
 FLOOR = "floor"
 ENCODER_CTC = "encoder_ctc"
+CASCADE = "cascade"  # the LLM's translation of the encoder's own transcript
+LLM_TEXT = "llm_text"  # the LLM's translation of the right transcript
+# What is known before PART trains, from the worst to the best, as reports show it.
+REFERENCES = (FLOOR, ENCODER_CTC, CASCADE, LLM_TEXT)
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,8 @@ def merge_rows(
     merged = {tuple(row[key] for key in _IDENTITY): row for row in (*old, *new)}
 
     def order(row: dict[str, Any]) -> tuple:
-        first = {FLOOR: 0, ENCODER_CTC: 1}.get(row["curriculum"], 2)
+        known = row["curriculum"] in REFERENCES
+        first = REFERENCES.index(row["curriculum"]) if known else len(REFERENCES)
         names = ("curriculum", "phase", "decode", "test_set")
         seed = -1 if row["seed"] is None else row["seed"]
         return (first, *(str(row[key] or "") for key in names), METRICS.index(row["metric"]), seed)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mean
 from typing import Any
 
-from espnet_part.results import ENCODER_CTC, FLOOR
+from espnet_part.results import REFERENCES
 
 Row = dict[str, Any]
 
@@ -60,13 +60,14 @@ def _unique(values: Iterable) -> list:
 
 def is_reference(row: Row) -> bool:
     """Say whether a row belongs to no phase: the floor, or a system made elsewhere."""
-    return row["phase"] is None or row["curriculum"] in (FLOOR, ENCODER_CTC)
+    return row["phase"] is None or row["curriculum"] in REFERENCES
 
 
 def reference_names(rows: Iterable[Row]) -> list[str]:
-    """Names of the reference systems, the floor first."""
+    """Names of the reference systems, the floor first, those made elsewhere last."""
     names = {row["curriculum"] for row in rows if is_reference(row)}
-    return sorted(names, key=lambda name: (name != FLOOR, name != ENCODER_CTC, str(name)))
+    known = [name for name in REFERENCES if name in names]
+    return known + sorted(names - {*known}, key=str)
 
 
 def _system_table(rows: Sequence[Row], curriculum: str, decode: str) -> str:

@@ -7,7 +7,8 @@ import argparse
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -16,12 +17,11 @@ from demo_clips import listen, pick_clips, shown
 
 from espnet_part.lid_table import main_rows
 from espnet_part.prompt import LANGUAGES
-from espnet_part.results import ENCODER_CTC, FLOOR, load_rows
+from espnet_part.results import CASCADE, ENCODER_CTC, FLOOR, LLM_TEXT, load_rows
 from espnet_part.row import Row
 
 CURRICULUM = "part"
 PHASES = ("1", "2a", "2b", "3")
-LLM_TEXT = "llm_text"
 METRICS = {"asr": ("wer", "cer"), "st": ("bleu",)}
 HEADINGS = {
     "asr": "Recognition: error in %, lower is better; reference: the encoder's own CTC output",
@@ -30,7 +30,11 @@ HEADINGS = {
 SET_NAME = re.compile(r"_(test[a-z]*)_(asr|st)_([a-z]+)(?:_([a-z]+))?$")
 TOY = """This miniature knows a toy vocabulary, some 140 words per language in synthetic voices, and
 nothing else: of real speech it makes nonsense."""
-LABEL_WIDTH, CELL_WIDTH = 28, 9
+LABEL_WIDTH = 26
+# Column -> head, width. In between stands a space.
+COLUMNS = {"floor": ("floor", 6), CASCADE: (CASCADE, 7), "reference": ("reference", 9)} | {
+    phase: (f"phase {phase}", 8) for phase in PHASES
+}
 
 
 class Scores:
@@ -91,8 +95,8 @@ class Scores:
 
 
 def _column(row: dict[str, Any], decode: str) -> str | None:
-    if row["curriculum"] == FLOOR:
-        return "floor"
+    if row["curriculum"] in (FLOOR, CASCADE):
+        return row["curriculum"]
     if row["curriculum"] in (ENCODER_CTC, LLM_TEXT):
         return "reference"
     if row["curriculum"] == CURRICULUM and row["decode"] == decode and row["phase"] in PHASES:
@@ -101,42 +105,46 @@ def _column(row: dict[str, Any], decode: str) -> str | None:
 
 
 def table(scores: Scores) -> Iterator[str]:
-    """Languages and directions by floor, reference and phases: at most 100 columns wide."""
-    columns = ("floor", "reference", *PHASES)
+    """Languages and directions by floor, references and phases: at most 100 columns wide."""
 
     def line(label: str, cells: Sequence[str | float | None], interval: str = "") -> str:
         text = ["-" if c is None else c if isinstance(c, str) else f"{c:.2f}" for c in cells]
-        numbers = " ".join(cell.rjust(CELL_WIDTH) for cell in text)
+        widths = [width for _, width in COLUMNS.values()]
+        numbers = " ".join(cell.rjust(width) for cell, width in zip(text, widths, strict=True))
         return f"{label:<{LABEL_WIDTH}}{numbers} {interval:>11}".rstrip()
 
-    names = ["floor", "reference", *(f"phase {phase}" for phase in PHASES)]
-    head = line("", names, "95 % CI")
+    def cells(task: str, number: Callable[[str], float | None]) -> list[str | float | None]:
+        # Of recognition there is no cascade, where "-" would say that it was not scored.
+        return ["" if (c, task) == (CASCADE, "asr") else number(c) for c in COLUMNS]
+
+    head = line("", [name for name, _ in COLUMNS.values()], "95 % CI")
     yield head
     for task, heading in HEADINGS.items():
         pairs = scores.pairs("test", task)
         if not pairs:
             continue
         yield heading
-        for src, tgt in pairs:
+        for pair in pairs:
+            src, tgt = pair
             label = LANGUAGES[src] if src == tgt else f"{LANGUAGES[src]} -> {LANGUAGES[tgt]}"
             if task == "asr":
-                label = f"{label:<12}{scores.metric('test', task, (src, tgt))}"
-            cells = [scores.value("test", task, (src, tgt), column) for column in columns]
-            yield line(f"  {label}", cells, scores.interval("test", task, (src, tgt)))
-        means = [scores.mean("test", task, column) for column in columns]
-        yield line(f"  mean of {len(pairs)}", means)
+                label = f"{label:<12}{scores.metric('test', task, pair)}"
+            own = cells(task, partial(scores.value, "test", task, pair))
+            yield line(f"  {label}", own, scores.interval("test", task, pair))
+        yield line(f"  mean of {len(pairs)}", cells(task, partial(scores.mean, "test", task)))
     if any(scores.pairs("testvoice", task) for task in HEADINGS):
         yield "The same sentences in voices that nothing was trained on"
     for task, name in (("asr", "recognition"), ("st", "translation")):
         if pairs := scores.pairs("testvoice", task):
-            means = [scores.mean("testvoice", task, column) for column in columns]
+            means = cells(task, partial(scores.mean, "testvoice", task))
             yield line(f"  {name}, mean of {len(pairs)}", means)
     yield "-" * len(head)
     yield (
-        "floor: another sentence of the same form as the answer; 95 % CI: of the last phase; "
-        "CER counts"
+        "floor: another sentence of the same form as the answer; cascade: the encoder's own CTC "
+        "output,"
     )
-    yield "characters, WER words. Every number, with its checks, is in RESULTS.md."
+    yield "translated by the LLM; 95 % CI: of the last phase; CER counts characters, WER words."
+    yield "Every number, with its checks, is in RESULTS.md."
 
 
 def find_pack(exp: Path) -> Path | None:

@@ -3,10 +3,11 @@
     python local/make_parts_digits.py --data data/digits --out exp/digits_parts
 
     OUT/encoder     SAN-M encoder, trained with CTC on training strings
-    OUT/ctc         its CTC head and units: for the encoder's own error, not used by PART
-    OUT/references.json    that error on dev and test, rows as in results.json
+    OUT/ctc         its CTC head and units: for the references, not used by PART
     OUT/llm         Qwen2 and its tokenizer, trained on text alone
     OUT/*.made.json what each was made with; a part whose settings are the same is kept
+    OUT/references.json    what the parts reach by themselves on dev and test, see
+                    reference_systems.py: rows as in results.json
 
 Both parts train at once, one process and one thread each, so that the result does not depend on the
 number of cores.
@@ -26,20 +27,19 @@ from pathlib import Path
 
 import torch
 import yaml
-from ctc_encoder import EncoderRecipe, asr_rows, ctc_greedy, ctc_train, save_ctc
+from ctc_encoder import EncoderRecipe, asr_rows, ctc_train, save_ctc
 from digits_rows import make_lines, token_words
 from digits_strings import random_strings
 from digits_text import unsay
+from reference_systems import PROMPTS, SYSTEMS, references
 from text_lines import Line, make_tokenizer
 from text_llm import LLMRecipe, train_llm
 
+from espnet_part.datadir import iter_rows
 from espnet_part.prompt import Prompter
-from espnet_part.results import System, make_rows
-from espnet_part.scoring import Pair, score
 
 # Heard by the encoder in pre-training; PART meets two more speakers.
 SPEAKERS = "george,jackson,lucas,theo"
-PROMPTS = Path(__file__).resolve().parent.parent / "conf" / "prompts.yaml"
 DEV, TEST = "dev", "digits_test_asr_en"
 
 
@@ -66,32 +66,12 @@ def finish(half: Path, folder: Path, settings: dict) -> None:
 
 
 def make_encoder(data: Path, out: Path, recipe: EncoderRecipe, settings: dict) -> None:
-    """Train the encoder, measure its own error, save it all."""
+    """Train the encoder and save it with its CTC head."""
     torch.set_num_threads(1)
     encoder, head, units = ctc_train(recipe, asr_rows(data / "train"))
     half = out / "encoder.half"
     shutil.rmtree(half, ignore_errors=True)
     save_ctc(head, units, out / "ctc")
-    results = []
-    for name in (DEV, TEST):
-        rows = asr_rows(data / name)
-        hyps = ctc_greedy(encoder, head, units, rows)
-        pairs = [
-            Pair(row.utt_id, row.target, hyp, row.speaker)
-            for row, hyp in zip(rows, hyps, strict=True)
-        ]
-        system = System("encoder_ctc", "-", "ctc_greedy", recipe.seed, str(out / "encoder"))
-        test_set = name if name.startswith("digits") else f"digits_{name}"
-        found = make_rows(score(pairs, "asr", "en", "en"), system, test_set, "asr", "en", "en")
-        results += found
-        wer = next(row for row in found if row["metric"] == "wer")
-        words = wer["wer_basic"]
-        print(
-            f"encoder: CTC on {test_set}: WER {words['value']:.2f} % of {words['n_ref_tokens']} "
-            f"digits, {wer['value']:.2f} % with each string as one number",
-            flush=True,
-        )
-    (out / "references.json").write_text(json.dumps({"results": results}, indent=1) + "\n")
     # In PART masks and other speeds take the place of dropout, which slows so short a training.
     encoder.model.config.hidden_dropout = 0.0
     encoder.save_pretrained(half)
@@ -114,6 +94,36 @@ def make_llm(data: Path, out: Path, recipe: LLMRecipe, settings: dict) -> None:
     test = make_lines(prompter, sorted(held_out), random.Random(recipe.seed))
     train_llm(recipe, prompter.tokenizer, draw, test, half)
     finish(half, out / "llm", settings)
+
+
+def make_references(data: Path, out: Path) -> None:
+    """Write what the parts in `out` reach by themselves, unless it is there."""
+    folders = {f"digits_{DEV}": data / DEV, TEST: data / TEST}
+    folders |= {folder.name: folder for folder in sorted(data.glob("digits_test_st_*"))}
+    test_sets = {
+        name: asr_rows(folder) if name == f"digits_{DEV}" else list(iter_rows(folder))
+        for name, folder in folders.items()
+    }
+    state = hashlib.sha256(" ".join(SYSTEMS).encode() + PROMPTS.read_bytes())
+    for name in ("encoder", "llm"):
+        state.update((out / f"{name}.made.json").read_bytes())
+    for rows in test_sets.values():
+        state.update("\n".join(f"{row.utt_id} {row.target}" for row in rows).encode())
+    path, wanted = out / "references.json", state.hexdigest()
+    if path.exists() and json.loads(path.read_text()).get("digest") == wanted:
+        print(f"{path} is made")
+        return
+    results = references(out, test_sets, iter_rows(data / "train"))
+    for row in results:
+        if row["metric"] == "wer":
+            words = row["wer_basic"]
+            print(
+                f"encoder: CTC on {row['test_set']}: WER {words['value']:.2f} % of "
+                f"{words['n_ref_tokens']} digits, {row['value']:.2f} % with each string as one "
+                "number",
+                flush=True,
+            )
+    path.write_text(json.dumps({"digest": wanted, "results": results}, indent=1) + "\n")
 
 
 def make_parts(data: Path, out: Path, encoder: EncoderRecipe, llm: LLMRecipe) -> None:
@@ -158,6 +168,7 @@ def make_parts(data: Path, out: Path, encoder: EncoderRecipe, llm: LLMRecipe) ->
     failed = [name for name, process in processes if process.exitcode != 0]
     if failed:
         raise ValueError(f"{' and '.join(failed)} could not be made: see the messages above.")
+    make_references(data, out)
     print(f"{out}: encoder and llm, {time.monotonic() - start:.0f} s")
 
 

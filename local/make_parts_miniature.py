@@ -5,6 +5,7 @@
     OUT/references.json     rows as in results.json, of every test set:
         encoder_ctc         the encoder's own greedy CTC transcript
         llm_text            the LLM's own translation of the right transcript
+        cascade             the LLM's own translation of the encoder's transcript
         floor               another sentence of the same template, its words drawn by chance
 
 The models are in the repository, local/miniature_base; train_miniature_base.py made them.
@@ -18,90 +19,28 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-import yaml
-from ctc_encoder import asr_rows, ctc_greedy, load_ctc
 from miniature_grammar import DIRECTIONS, SPOKEN, Meaning, draw, say
 from miniature_speech import plan
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
+from reference_systems import PROMPTS, SYSTEMS, TestSets, clip_of, references, score_rows, tell
 
-from espnet_part.datadir import Row, iter_rows
-from espnet_part.encoder import build_encoder
-from espnet_part.pairs import Pair
-from espnet_part.prompt import Prompter
-from espnet_part.results import FLOOR, System, make_rows
-from espnet_part.scoring import score
+from espnet_part.datadir import iter_rows
+from espnet_part.results import FLOOR
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / "local" / "miniature_base"
-PROMPTS = ROOT / "conf" / "prompts.yaml"
 SPLITS = ("test", "testvoice")
-BATCH = 64
 FLOOR_SEED = 0
 
 
-def rows_of(name: str, test_set: str, rows: list[Row], hyps: list[str]) -> list[dict]:
-    """Score a reference system on a test set."""
-    pairs = [Pair(r.utt_id, r.target, h, r.speaker) for r, h in zip(rows, hyps, strict=True)]
-    kind = (rows[0].task, rows[0].src, rows[0].tgt)
-    system = System(name, None, None, FLOOR_SEED if name == FLOOR else None, None)
-    return make_rows(score(pairs, *kind), system, test_set, *kind)
+def read_test_sets(data: Path) -> TestSets:
+    """The test sets of both splits."""
+    sets = [f"asr_{language}" for language in SPOKEN]
+    sets += [f"st_{src}_{tgt}" for src, tgt in DIRECTIONS]
+    names = [f"miniature_{split}_{name}" for split in SPLITS for name in sets]
+    return {name: list(iter_rows(data / name)) for name in names}
 
 
-def encoder_ctc(base: Path, data: Path) -> list[dict]:
-    """The encoder's own transcripts of the asr test sets."""
-    encoder = build_encoder("sensevoice", source=str(base / "encoder")).eval()
-    head, units = load_ctc(base / "ctc")
-    found = []
-    for split in SPLITS:
-        sets = {f"miniature_{split}_asr_{language}": language for language in SPOKEN}
-        rows = {name: list(asr_rows(data / name)) for name in sets}
-        hyps = iter(ctc_greedy(encoder, head, units, [r for own in rows.values() for r in own]))
-        for name, own in rows.items():
-            found += rows_of("encoder_ctc", name, own, [next(hyps) for _ in own])
-    return found
-
-
-@torch.no_grad()
-def translate(llm, prompter: Prompter, rows: list[Row]) -> list[str]:
-    """The LLM's translation of the rows' transcripts, greedily."""
-    prompts = [
-        list(prompter.prompt("mt", row.src, row.tgt, source_text=row.source).before) for row in rows
-    ]
-    pad, end = prompter.tokenizer.pad_token_id, prompter.end_token_ids[0]
-    texts = []
-    for i in range(0, len(rows), BATCH):
-        part = prompts[i : i + BATCH]
-        width = max(map(len, part))
-        ids_BL = torch.tensor([[pad] * (width - len(p)) + p for p in part])
-        mask_BL = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in part])
-        out_BL = llm.generate(
-            ids_BL, attention_mask=mask_BL, max_new_tokens=32, do_sample=False,
-            pad_token_id=pad, eos_token_id=end,
-        )  # fmt: skip
-        texts += [prompter.decode(out_L[width:].tolist()) for out_L in out_BL]
-    return texts
-
-
-def llm_text(base: Path, data: Path) -> list[dict]:
-    """The LLM's own translations; sentences are the same in both splits, so they are made once."""
-    tokenizer = AutoTokenizer.from_pretrained(base / "llm")
-    llm = AutoModelForCausalLM.from_pretrained(base / "llm", dtype=torch.float32).eval()
-    prompter = Prompter(tokenizer, yaml.safe_load(PROMPTS.read_text(encoding="utf-8")))
-    found, known = [], {}
-    for split in SPLITS:
-        for src, tgt in DIRECTIONS:
-            name = f"miniature_{split}_st_{src}_{tgt}"
-            rows = list(iter_rows(data / name))
-            new = [row for row in rows if (row.source, tgt) not in known]
-            for row, text in zip(new, translate(llm, prompter, new), strict=True):
-                known[row.source, tgt] = text
-            found += rows_of("llm_text", name, rows, [known[row.source, tgt] for row in rows])
-    return found
-
-
-def floor(data: Path) -> list[dict]:
+def floor(data: Path, test_sets: TestSets) -> list[dict]:
     """Sentences of the right template, and nothing else right but by chance."""
     settings = json.loads((data / "prepared.json").read_text())["settings"]
     found = []
@@ -114,17 +53,12 @@ def floor(data: Path) -> list[dict]:
             }
             targets = [tgt for src, tgt in DIRECTIONS if src == language]
             for name in [f"asr_{language}", *(f"st_{language}_{tgt}" for tgt in targets)]:
-                rows = list(iter_rows(data / f"miniature_{split}_{name}"))
+                rows = test_sets[f"miniature_{split}_{name}"]
                 rng = random.Random(f"{FLOOR_SEED} {split} {name}")
                 others = [another(meanings[clip_of(row)], rng) for row in rows]
                 hyps = [say(m, row.tgt) for m, row in zip(others, rows, strict=True)]
-                found += rows_of(FLOOR, f"miniature_{split}_{name}", rows, hyps)
+                found += score_rows(FLOOR, f"miniature_{split}_{name}", rows, hyps, FLOOR_SEED)
     return found
-
-
-def clip_of(row: Row) -> str:
-    """The clip id of a row."""
-    return row.utt_id.removesuffix("-asr").partition("-st-")[0]
 
 
 def another(meaning: Meaning, rng: random.Random) -> Meaning:
@@ -133,8 +67,9 @@ def another(meaning: Meaning, rng: random.Random) -> Meaning:
 
 
 def digest(data: Path, base: Path) -> str:
-    """What the references depend on."""
+    """What the references depend on, and which there are."""
     state = hashlib.sha256((data / "prepared.json").read_bytes() + PROMPTS.read_bytes())
+    state.update(" ".join((FLOOR, *SYSTEMS)).encode())
     for path in sorted(base.rglob("*.safetensors")):
         state.update(path.read_bytes())
     return state.hexdigest()
@@ -155,22 +90,11 @@ def make_references(data: Path, out: Path, base: Path = BASE) -> None:
     if path.exists() and json.loads(path.read_text()).get("digest") == wanted:
         print(f"{path} is made")
         return
-    disable_progress_bar()
-    results = []
-    for what, make in (
-        ("floor", lambda: floor(data)),
-        ("encoder_ctc", lambda: encoder_ctc(base, data)),
-        ("llm_text", lambda: llm_text(base, data)),
-    ):
-        start = time.monotonic()
-        rows = make()
-        results += rows
-        means = []
-        for name, metrics in (("error %", ("wer", "cer")), ("BLEU", ("bleu",))):
-            values = [row["value"] for row in rows if row["metric"] in metrics]
-            means += [f"{name} {sum(values) / len(values):.2f}"] if values else []
-        sec = time.monotonic() - start
-        print(f"references: {what}: mean {', '.join(means)}, {sec:.0f} s", flush=True)
+    start = time.monotonic()
+    test_sets = read_test_sets(data)
+    results = floor(data, test_sets)
+    tell(FLOOR, results, start)
+    results += references(base, test_sets, iter_rows(data / "train"))
     out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"digest": wanted, "results": results}, indent=1) + "\n")
 

@@ -47,6 +47,8 @@ def made_rows(split="test", phases=PHASES, seed=0):
         if split == "test":
             rows.append(row("floor", None, split, src, tgt, 90 + place / 10))
             rows.append(row(reference, None, split, src, tgt, 5 + place / 10))
+            if src != tgt:
+                rows.append(row("cascade", None, split, src, tgt, 3 + place / 10))
         for number, phase in enumerate(phases):
             rows.append(row("part", phase, split, src, tgt, 10.0 * number + place / 10, seed))
         # What the table must not count.
@@ -73,11 +75,19 @@ def test_the_table_has_languages_directions_and_means():
     )
     assert line(text, "German    ")[:3] == ["German", "WER", "90.50"]
     assert line(text, "English -> Indonesian")[-2:] == ["31.70", "30.7-32.7"]
-    assert line(text, "Japanese -> Chinese")[3] == "92.20"
+    assert line(text, "Japanese -> Chinese")[3:6] == ["92.20", "5.20", "7.20"]
+    # No cascade of recognition: its place is blank, and the numbers stand below their heads.
+    assert text[0].split()[:4] == ["floor", "cascade", "reference", "phase"]
+    chinese = next(one for one in text if one.strip().startswith("Chinese  "))
+    swedish = next(one for one in text if "Swedish" in one)
+    end = text[0].index("cascade") + len("cascade")
+    assert swedish[:end].endswith(" 4.60") and not chinese[end - 7 : end].strip()
     assert line(text, "mean of 10")[3:] == ["90.45", "5.45", "0.45", "10.45", "20.45", "30.45"]
-    assert line(text, "mean of 13")[3:] == ["91.60", "6.60", "1.60", "11.60", "21.60", "31.60"]
+    assert line(text, "mean of 13")[3:] == ["91.60", "4.60", "6.60"] + (
+        ["1.60", "11.60", "21.60", "31.60"]
+    )
     assert line(text, "recognition, mean of 10")[4:] == ["-", "-", "-", "-", "-", "0.45"]
-    assert line(text, "translation, mean of 13")[4:] == ["-", "-", "-", "-", "-", "1.60"]
+    assert line(text, "translation, mean of 13")[4:] == [*"------", "1.60"]
     order = [one.split()[0] for one in text if re.match(r"  \w+ +[CW]ER ", one)]
     assert (
         order
@@ -95,7 +105,7 @@ def test_what_was_not_scored_is_a_dash():
     assert line(text, "Korean   ")[3:6] == ["5.30", "-", "10.30"]
     # A mean over fewer languages would look like progress.
     assert line(text, "mean of 10")[3:] == ["90.45", "5.45", "-", "10.45", "-", "-"]
-    assert line(text, "mean of 13")[4] == "-"
+    assert line(text, "mean of 13")[4:6] == ["4.60", "-"]
     assert not [one for one in text if "voices" in one]
 
 

@@ -49,6 +49,12 @@ def data(tmp_path_factory):
                 Row(f"{clip}-asr", "asr", "en", "en", text, path=str(path), speaker=speaker)
             )
         write_datadir(folder / name, rows)
+    st = [
+        Row(f"{row.utt_id[:-4]}-st-de", "st", "en", "de", say("777", "de"), path=row.path,
+            source=row.target, speaker=row.speaker)
+        for row in rows
+    ]  # fmt: skip
+    write_datadir(folder / "digits_test_st_en_de", st)
     return folder
 
 
@@ -147,8 +153,18 @@ def test_parts_are_made_loadable_and_kept(data, tmp_path, monkeypatch, capsys):
         ("encoder_ctc", "digits_dev", 2),
         ("encoder_ctc", "digits_test_asr_en", 2),
     ]
+    bleu = [r for r in rows if r["metric"] == "bleu"]
+    assert [(r["curriculum"], r["test_set"], r["n_utts"]) for r in bleu] == [
+        ("llm_text", "digits_test_st_en_de", 2),
+        ("cascade", "digits_test_st_en_de", 2),
+    ]
     make_parts_digits.make_parts(data, tmp_path, encoder, llm)
-    assert "encoder is made" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "encoder is made" in out and "references.json is made" in out
+    # References of another time, or none, are made again; the parts stay.
+    (tmp_path / "references.json").write_text('{"results": []}')
+    make_parts_digits.make_parts(data, tmp_path, encoder, llm)
+    assert json.loads((tmp_path / "references.json").read_text())["results"] == rows
 
 
 def test_clear_errors(data, tmp_path):

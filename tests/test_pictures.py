@@ -60,6 +60,7 @@ def made_rows(languages=LANGUAGES, directions=DIRECTIONS, phases=PHASES, family=
         rows.append(row("encoder_ctc", None, f"{family}_asr_{lang}", "wer", 15 + j))
     for j, (src, tgt) in enumerate(directions):
         rows.append(row("llm_text", None, f"{family}_st_{src}_{tgt}", "bleu", 80 + j))
+        rows.append(row("cascade", None, f"{family}_st_{src}_{tgt}", "bleu", 50 + j))
     return rows
 
 
@@ -138,8 +139,9 @@ def test_bars_marks_and_intervals_are_the_rows():
         last = [f"{r['value']:.1f}" for r in own if r["phase"] == "3"]
         assert sorted(t.get_text() for t in axes.texts) == sorted(last)
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == [*(f"phase {p}" for p in PHASES), "floor", "encoder_ctc", "llm_text"] + [
-        "95 % interval"
+    assert legend == [*(f"phase {p}" for p in PHASES), "floor", "encoder_ctc", "cascade"] + [
+        "llm_text",
+        "95 % interval",
     ]
 
 

@@ -224,6 +224,15 @@ def test_references_made_elsewhere(experiment, capsys):
         "phase 1",
         "phase 2a",
     ]
+    known = ("llm_text", "elsewhere", "cascade", "encoder_ctc")
+    rows = [row | {"curriculum": name, "metric": "bleu", "phase": None} for name in known]
+    path.write_text(json.dumps([{**r, "test_set": "digits_test_st_en_de"} for r in rows]))
+    run(dump, exp, "--reference", str(path))
+    out = capsys.readouterr().out
+    header = [line for line in out.splitlines() if line.startswith("| test set ")][1]
+    assert [cell.strip() for cell in header.split("|")[2:8]] == (
+        ["floor", "encoder_ctc", "cascade", "llm_text", "elsewhere", "phase 1"]
+    )
     path.write_text(json.dumps([{"metric": "wer"}]))
     with pytest.raises(SystemExit, match="row 0 lacks test_set, value"):
         run(dump, exp, "--reference", str(path))
