@@ -51,9 +51,7 @@ def spread(vectors_ND: Tensor) -> float:
         raise ValueError(f"a distance needs two vectors, found {count}")
     unit_ND = F.normalize(vectors_ND.double(), dim=1)
     squares = float(unit_ND.square().sum())
-    total = float(
-        unit_ND.sum(0).square().sum()
-    )  # of all cosines, those of a vector with itself too
+    total = float(unit_ND.sum(0).square().sum())  # the sum of all cosines
     return 1 - (total - squares) / (count * (count - 1))
 
 
@@ -72,9 +70,7 @@ def propose_layers(scores: Sequence[float], most: int, rise: float = 0.01) -> li
         ValueError: No score, or `most` below 1.
     """
     if not scores or most < 1:
-        raise ValueError(
-            f"found {len(scores)} scores for at most {most} layers, expected 1 or more"
-        )
+        raise ValueError(f"found {len(scores)} scores, at most {most} layers; expected 1 or more")
     count = 1
     while count < min(most, len(scores)) and scores[count] > scores[count - 1] + rise:
         count += 1

@@ -14,6 +14,7 @@ from espnet_part.config import Config
 from espnet_part.datadir import Row
 from espnet_part.dataset import Example, ExampleLoader, StepDataset, collate
 from espnet_part.frame_cache_writer import make_frame_cache
+from espnet_part.inner_alignment import build_alignment
 from espnet_part.loop import Loop
 from espnet_part.manifest import Manifest
 from espnet_part.model import PARTModel
@@ -49,6 +50,9 @@ class PARTTrainer(Trainer):
         output_dir = Path(output_dir)
         model.set_trainable(config.trainable, config.llm_tasks)
         model.task_weights |= config.task_weights or {}
+        depth = model.llm.config.num_hidden_layers
+        model.alignment = build_alignment(config.alignment, depth)
+        aligned = model.alignment is not None
         manifests = [Manifest.open(folder) for folder in config.train]
         plan = BatchPlan(
             manifests,
@@ -62,13 +66,18 @@ class PARTTrainer(Trainer):
         )
         limits = model.encoder.min_samples, model.encoder.max_samples
         loader = ExampleLoader(
-            model.prompter, config.seed, config.source_dropout, config.speed_perturb, *limits
+            model.prompter,
+            config.seed,
+            config.source_dropout,
+            config.speed_perturb,
+            *limits,
+            aligned,
         )
         dataset = StepDataset(plan, loader, processes.rank, processes.world_size, config.micro_cost)
         validation = Validation(
             [Manifest.open(folder) for folder in config.valid],
             config.tasks,
-            ExampleLoader(model.prompter, config.seed, 0.0, None, *limits),
+            ExampleLoader(model.prompter, config.seed, 0.0, None, *limits, aligned),
             config.micro_cost,
             config.listen_rows,
             processes,
@@ -161,4 +170,5 @@ def dummy_batch(model: PARTModel) -> dict:
     """A batch of weight 0 for a process without rows: every unit runs, nothing is learned."""
     end = model.end_token_ids[0]
     row = Row(utt_id="dummy", task="asr", src="en", tgt="en", target="")
-    return collate([Example(row, None, [end, end], 0, 1, 0)])
+    said = None if model.alignment is None else []
+    return collate([Example(row, None, [end, end], 0, 1, 0, transcript=said)])

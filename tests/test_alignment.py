@@ -53,10 +53,10 @@ def test_masses():
     cost = pair_costs(x, x_lengths, y, y_lengths, 1.0)
     plan = sinkhorn_plan(cost, x_lengths, y_lengths, torch.full((5,), 0.1), 200)
     for b, (n, m) in enumerate(zip(x_lengths.tolist(), y_lengths.tolist(), strict=True)):
-        rows, columns = torch.zeros(x.shape[1]), torch.zeros(y.shape[1])
+        rows, columns = (torch.zeros(side.shape[1], dtype=torch.float64) for side in (x, y))
         rows[:n], columns[:m] = 1 / n, 1 / m
-        torch.testing.assert_close(plan[b].sum(1), rows.double(), atol=1e-5, rtol=0)
-        torch.testing.assert_close(plan[b].sum(0), columns.double(), atol=1e-9, rtol=0)
+        torch.testing.assert_close(plan[b].sum(1), rows, atol=1e-5, rtol=0)
+        torch.testing.assert_close(plan[b].sum(0), columns, atol=1e-12, rtol=0)
 
 
 def test_by_hand():
