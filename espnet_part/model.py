@@ -156,7 +156,7 @@ class PARTModel(AbsESPnetModel):
                 language.
             weight: Number of target tokens.
         """
-        speech_SD, speech_lengths, dummy = self._speech(batch)
+        speech_SD, speech_lengths, dummy = self.speech_embeddings(batch)
         layout = packed_layout(batch["token_lengths"], batch["speech_place"], speech_lengths)
         target_N = batch["is_target"].nonzero()[:, 0]
         # A target is predicted from the position before it, which may be a speech frame.
@@ -186,7 +186,7 @@ class PARTModel(AbsESPnetModel):
             loss, stats = self.alignment.add(loss, stats, hidden.states, said, text, batch, row_K)
         return loss, stats, torch.tensor(len(label_K), device=loss.device)
 
-    def _speech(self, batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    def speech_embeddings(self, batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Speech embeddings of all rows, their lengths per row, and the dummy's zero."""
         if "frames" in batch:
             frames_ATD, lengths_A = self._adapt(batch["frames"], batch["frame_lengths"])

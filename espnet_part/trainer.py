@@ -15,6 +15,7 @@ from espnet_part.datadir import Row
 from espnet_part.dataset import Example, ExampleLoader, StepDataset, collate
 from espnet_part.frame_cache_writer import make_frame_cache
 from espnet_part.inner_alignment import build_alignment
+from espnet_part.layer_choice import LayerChoice
 from espnet_part.loop import Loop
 from espnet_part.manifest import Manifest
 from espnet_part.model import PARTModel
@@ -74,10 +75,12 @@ class PARTTrainer(Trainer):
             aligned,
         )
         dataset = StepDataset(plan, loader, processes.rank, processes.world_size, config.micro_cost)
+        dev = [Manifest.open(folder) for folder in config.valid]
+        dev_loader = ExampleLoader(model.prompter, config.seed, 0.0, None, *limits, aligned)
         validation = Validation(
-            [Manifest.open(folder) for folder in config.valid],
+            dev,
             config.tasks,
-            ExampleLoader(model.prompter, config.seed, 0.0, None, *limits, aligned),
+            dev_loader,
             config.micro_cost,
             config.listen_rows,
             processes,
@@ -94,6 +97,17 @@ class PARTTrainer(Trainer):
             num_workers,
             use_tensorboard,
         )
+        if config.alignment is not None and config.alignment.layers == "adaptive":
+            options = config.alignment
+            loop.layer_choice = LayerChoice(
+                dev,
+                dev_loader,
+                config.micro_cost,
+                processes,
+                options.adapt_interval,
+                options.max_layers,
+                options.adapt_rows,
+            )
         cls.describe(model, config, plan)
         checkpoint = output_dir / "checkpoint.pth"
         if resume and checkpoint.exists():
