@@ -96,7 +96,7 @@ class Loop:
         self.model.load_trimmed_state(payload, str(path))
         self.optimizer.load_state_dict(payload["optimizer"])
         self.journal.load(payload)
-        if self.layer_choice is not None:
+        if self.model.alignment is not None and self.layer_choice is not None:
             self.model.alignment.layers = payload["alignment_layers"]
         self.step, self.bad_steps = payload["step"], payload["bad_steps"]
         self._saved_step = self.step
@@ -110,7 +110,8 @@ class Loop:
         if self.processes.first:
             state = self.model.trimmed_state()
             extra = {"phase": self.config.phase, "step": self.step}
-            chosen = {"alignment_layers": self.model.alignment.layers} if self.layer_choice else {}
+            alignment = self.model.alignment if self.layer_choice is not None else None
+            chosen = {} if alignment is None else {"alignment_layers": alignment.layers}
             # In this order: a run killed in between starts from the older checkpoint.pth and writes
             # both again. The other way round, a finished run could keep an old latest.pth.
             write_atomically(self.folder / "latest.pth", {**state, **extra})

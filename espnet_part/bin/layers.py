@@ -1,12 +1,12 @@
-"""Which layers of the LLM to align: retrieval between speech and transcripts, layer by layer.
+r"""Which layers of the LLM to align: retrieval between speech and transcripts, layer by layer.
 
-python -m espnet_part.bin.layers --part_train_config exp/miniature/part/phase3/config.yaml \\
-    --part_model_file exp/miniature/part/phase3/latest.pth \\
+python -m espnet_part.bin.layers --part_train_config exp/miniature/part/phase3/config.yaml \
+    --part_model_file exp/miniature/part/phase3/latest.pth \
     --data_dir dump/raw/miniature_dev --json layers.json --plot layers.png
 
-Both sides of each sentence go through the LLM: its speech, and its transcript in the speech's place.
-At every layer, each side is averaged over its positions, and asks for the other among all sentences
-(cosine). Printed per layer, from the embeddings (0) to the last block's output:
+Both sides of each sentence go through the LLM: its speech, and its transcript in its place. At
+every layer, each side is averaged over its positions, and asks for the other among all sentences
+(by cosine). Printed per layer, from the embeddings (0) to the last block's output:
 
   speech>text   mean reciprocal rank of the right transcript: 1 is always first
   text>speech   the other way round
@@ -32,9 +32,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--part_train_config", required=True, help="config.yaml of the phase")
-    add(
-        "--part_model_file", help="its checkpoint, e.g. latest.pth; default: the parts as they come"
-    )
+    add("--part_model_file", help="its checkpoint, e.g. latest.pth; default: the sources alone")
     add(
         "--data_dir",
         nargs="+",
@@ -81,8 +79,9 @@ def layers(args: argparse.Namespace) -> None:
     rows = distinct_rows((row for folder in args.data_dir for row in iter_rows(folder)), args.rows)
     if len(rows) < 2:
         raise ValueError(
-            f"{' '.join(args.data_dir)}: found {len(rows)} sentence(s) with speech and a transcript, "
-            "expected 2 or more: asr rows, or st rows in a folder that has a file `transcript`"
+            f"{' '.join(args.data_dir)}: found {len(rows)} sentence(s) with speech and a "
+            "transcript, expected 2 or more: asr rows, or st rows in a folder with a file "
+            "`transcript`"
         )
     values = load_yaml(args.part_train_config)
     options = from_dict(AlignmentConfig, values.get("alignment") or {}, "alignment.")
