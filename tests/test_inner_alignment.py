@@ -295,12 +295,12 @@ def test_transcripts_of_rows(opened, prompter):
 
 def test_training_with_it_lowers_the_cost_of_transport(aligned, batch_of, config_values, tmp_path):
     """Beside the same training without it; cross-entropy falls in both."""
-    after = {}
+    rates, after = {"encoder": 1e-2, "adapter": 1e-2, "llm": 1e-2}, {}
     for weight in (1e-9, 1.0):
         model = aligned(weight=weight)
-        loop = make_loop(model, config_values(encoder="whisper", max_steps=25), tmp_path)
-        batch = batch_of(model, ["asr", "st"] * 4)
-        values = [by_task(update(loop, batch)["table"]) for _ in range(25)]
+        loop = make_loop(model, config_values(encoder="whisper", max_steps=8, lr=rates), tmp_path)
+        batch = batch_of(model, ["asr", "st"])
+        values = [by_task(update(loop, batch)["table"]) for _ in range(8)]
         assert values[-1]["loss"] < values[0]["loss"]
         after[weight] = values[-1]["transport"] / values[0]["transport"]
-    assert after[1.0] < 0.8 < after[1e-9]
+    assert after[1.0] < 0.6 * after[1e-9], after
