@@ -49,7 +49,7 @@ def draw_layers(
         _line(bottom, layers, [s.transport for s in scores], PURPLE, "o", "")
         bottom.set_ylabel("transport cost\n(mean per sentence)")
         for axes in (middle, bottom):
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.08 * axes.dataLim.ymax or 1)
         bottom.set_xlabel("layer of the LLM (0: the embeddings); shaded: proposed for alignment")
         bottom.xaxis.set_major_locator(MaxNLocator(12, integer=True))
         figure.align_ylabels([top, middle, bottom])
