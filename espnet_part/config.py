@@ -80,6 +80,21 @@ class SpecAugmentConfig:
 
 
 @dataclass
+class AlignmentConfig:
+    """Inner speech-text alignment (AI-STA), on rows with a transcript."""
+
+    layers: list[int] | str = field(default_factory=lambda: [0, 1])  # 0: embeddings; or adaptive
+    weight: float = 0.1  # of the transport cost beside the cross-entropy
+    epsilon: float = 0.05  # regularization, as a share of a row's mean cost
+    iterations: int = 50  # of Sinkhorn's algorithm
+    position: float = 1.0  # weight of the place within the sequence as a feature; 0: without
+    detach_text: bool = True  # the text side stands still; false: it moves towards speech too
+    adapt_interval: int = 0  # adaptive: steps between choices of the layers; 0: only at the start
+    max_layers: int = 2  # adaptive: how many layers at most
+    adapt_rows: int = 200  # adaptive: dev rows that the choice reads
+
+
+@dataclass
 class Config:
     """One phase, ready to run."""
 
@@ -110,6 +125,7 @@ class Config:
     source_dropout: float = 0.2  # share of prompts that do not name the source language
     speed_perturb: list[float] | None = None  # factors, one drawn per row and step
     spec_augment: SpecAugmentConfig | None = None  # spans of features masked; {} has defaults
+    alignment: AlignmentConfig | None = None  # AI-STA: speech towards its transcript; {}: defaults
     encoder_cache_gb: float = 0.0  # disk for a frozen encoder's frames, computed once; 0: never
     compute_dtype: str = "auto"  # float32 | bfloat16 | auto: bfloat16 on a GPU or where a part is
     seed: int = 0  # of order, augmentation and dropout

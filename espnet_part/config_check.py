@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
+from espnet_part.alignment_check import check_alignment
 from espnet_part.prompt import LANGUAGES, TASKS, check_templates
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def check_config(config: Config) -> None:
     _check_lora(config)
     _check_numbers(config)
     _check_cache(config, trained)
+    check_alignment(config, trained)
     narrow = [p for p in ("encoder", "llm") if getattr(config.model, p).dtype == "bfloat16"]
     if config.compute_dtype == "float32" and narrow:
         raise ValueError(

@@ -38,6 +38,8 @@ class Example:
         n_target: How many of them, at the end, are target and end token.
         seed: Of its augmentation.
         cached: What the encoder made of the clip, where that is kept.
+        transcript: Ids of what is said in the clip, none where it is not known; None where nobody
+            asks for it.
     """
 
     row: Row
@@ -47,6 +49,7 @@ class Example:
     n_target: int
     seed: int
     cached: CachedClip | None = None
+    transcript: list[int] | None = None
 
     @property
     def samples(self) -> int:
@@ -66,6 +69,7 @@ class ExampleLoader:
         speed_perturb: Factors, one drawn per row and step; None plays as recorded.
         min_samples: Shortest clip that the encoder can make something of.
         max_samples: Longest clip that it takes; None without a limit.
+        transcripts: Whether to add transcripts, which inner alignment reads.
 
     Attributes:
         cache: Frames of the clips, to load in place of their audio; None without.
@@ -81,12 +85,14 @@ class ExampleLoader:
         speed_perturb: list[float] | None = None,
         min_samples: int = 0,
         max_samples: int | None = None,
+        transcripts: bool = False,
     ):
         self.prompter = prompter
         self.seed = seed
         self.source_dropout = source_dropout
         self.speed_perturb = speed_perturb
         self.min_samples, self.max_samples = min_samples, max_samples
+        self.transcripts = transcripts
 
     def load(self, row: Row, step: int) -> Example:
         """Loads one row for one step.
@@ -111,7 +117,8 @@ class ExampleLoader:
         target = self.prompter.target(row.target)
         tokens = [*prompt.before, *prompt.after, *target]
         place = len(prompt.before) if prompt.has_speech else 0
-        return Example(row, wave, tokens, place, len(target), seed, cached)
+        said = self.prompter.encode(row.transcript or "") if self.transcripts else None
+        return Example(row, wave, tokens, place, len(target), seed, cached, said)
 
     def _fits(self, samples: int) -> bool:
         return samples >= self.min_samples and samples <= (self.max_samples or samples)
@@ -131,7 +138,9 @@ def collate(examples: list[Example]) -> dict[str, torch.Tensor]:
     """Packs examples; without audio among them a short dummy clip of row -1 is added.
 
     Returns:
-        The batch that `PARTModel.forward` documents, and ``seconds`` of audio, (1,).
+        The batch that `PARTModel.forward` documents, and ``seconds`` of audio, (1,). Where examples
+        have transcripts, also ``transcript_ids`` (flat) and ``transcript_lengths`` (B,), 0 for rows
+        whose transcript is not known.
     """
     clips = [(b, ex) for b, ex in enumerate(examples) if ex.samples]
     is_target = [flag for ex in examples for flag in _target_flags(ex)]
@@ -146,6 +155,18 @@ def collate(examples: list[Example]) -> dict[str, torch.Tensor]:
         "task": torch.tensor([TASKS.index(ex.row.task) for ex in examples]),
         "tgt": torch.tensor([LANGUAGE_IDS[ex.row.tgt] for ex in examples]),
         "seconds": torch.tensor([sum(ex.samples for _, ex in clips) / 16000]),
+        **_transcripts(examples),
+    }
+
+
+def _transcripts(examples: list[Example]) -> dict[str, torch.Tensor]:
+    said = [ex.transcript for ex in examples if ex.transcript is not None]
+    if not said:
+        return {}
+    assert len(said) == len(examples), "all rows of a run are asked for transcripts, or none"
+    return {
+        "transcript_ids": torch.tensor([i for ids in said for i in ids], dtype=torch.long),
+        "transcript_lengths": torch.tensor([len(ids) for ids in said]),
     }
 
 

@@ -29,7 +29,7 @@ class HiddenStates:
 
     Args:
         llm: A transformers causal LM.
-        layers: Which ones, 0 to the number of blocks.
+        layers: Which ones, 0 to the number of blocks; none makes it a context that does nothing.
         stop: End the forward behind the deepest of them. The call of the LLM then returns nothing,
             and what stands behind it in the `with` block is skipped.
 
@@ -41,8 +41,8 @@ class HiddenStates:
     """
 
     def __init__(self, llm: PreTrainedModel, layers: Iterable[int], stop: bool = False):
-        self._blocks = list(find_layers(llm, llm.config.num_hidden_layers))
         self.layers = sorted(set(layers))
+        self._blocks = list(find_layers(llm, llm.config.num_hidden_layers)) if self.layers else []
         for layer in self.layers:
             if not 0 <= layer <= len(self._blocks):
                 raise ValueError(

@@ -124,5 +124,5 @@ class Journal:
             (self.folder / ".finished").write_text(json.dumps(done))
 
     def _remember(self, step: int, split: str, values: dict[str, float]) -> None:
-        kept = {key: values[key] for key in ("loss", "acc", "listen") if key in values}
+        kept = {key: values[key] for key in ("loss", "acc", "listen", "transport") if key in values}
         self.history.append({"step": step, "split": split, **kept})

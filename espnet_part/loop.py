@@ -16,6 +16,7 @@ from espnet_part.checkpoint import read_checkpoint, remove_leftovers, write_atom
 from espnet_part.config import Config
 from espnet_part.dataset import StepDataset
 from espnet_part.journal import Journal
+from espnet_part.layer_choice import LayerChoice
 from espnet_part.model import PARTModel
 from espnet_part.optim import (
     build_optimizer,
@@ -48,7 +49,12 @@ class Loop:
         folder: The phase's folder.
         workers: Loader processes.
         tensorboard: Whether to write tensorboard/.
+
+    Attributes:
+        layer_choice: Chooses the layers of inner alignment as training goes on; None: they stay.
     """
+
+    layer_choice: LayerChoice | None = None
 
     def __init__(
         self,
@@ -90,6 +96,8 @@ class Loop:
         self.model.load_trimmed_state(payload, str(path))
         self.optimizer.load_state_dict(payload["optimizer"])
         self.journal.load(payload)
+        if self.model.alignment is not None and self.layer_choice is not None:
+            self.model.alignment.layers = payload["alignment_layers"]
         self.step, self.bad_steps = payload["step"], payload["bad_steps"]
         self._saved_step = self.step
         logging.info("resuming at step %d of %d from %s", self.step, self.config.max_steps, path)
@@ -102,6 +110,8 @@ class Loop:
         if self.processes.first:
             state = self.model.trimmed_state()
             extra = {"phase": self.config.phase, "step": self.step}
+            alignment = self.model.alignment if self.layer_choice is not None else None
+            chosen = {} if alignment is None else {"alignment_layers": alignment.layers}
             # In this order: a run killed in between starts from the older checkpoint.pth and writes
             # both again. The other way round, a finished run could keep an old latest.pth.
             write_atomically(self.folder / "latest.pth", {**state, **extra})
@@ -113,6 +123,7 @@ class Loop:
                     "optimizer": self.optimizer.state_dict(),
                     "trained_now": self.trained,
                     **journal,
+                    **chosen,
                     "bad_steps": self.bad_steps,
                 },
             )
@@ -139,6 +150,7 @@ class Loop:
         try:
             for batches, skipped in loader:
                 self.journal.rows_left_out(skipped)
+                self._choose_layers()
                 self.journal.meter.add(**self._update(wrapped, batches))
                 self.step += 1
                 ended = self.step == config.max_steps
@@ -171,6 +183,13 @@ class Loop:
     def _request_stop(self, *_) -> None:
         logging.warning("SIGTERM: saving after this step")
         self._stop = True
+
+    def _choose_layers(self) -> None:
+        if self.layer_choice is not None and self.layer_choice.due(self.step):
+            started = time.perf_counter()
+            with self.autocast():
+                self.layer_choice.choose(self.model, self.step)
+            self.journal.meter.pause(time.perf_counter() - started)
 
     def _update(self, wrapped, batches: list[dict | None]) -> dict:
         """One optimizer step over the micro-batches of this process."""

@@ -12,6 +12,15 @@ from torch import Tensor
 from espnet_part.prompt import LANGUAGES, TASKS
 
 
+def new_table(device: torch.device, aligned: bool = False) -> Tensor:
+    """Zeros (tasks, languages, 3), float64: sums of loss and of right tokens, number of tokens.
+
+    With inner alignment two more columns: sum of transport costs, number of rows that have one.
+    """
+    columns = 5 if aligned else 3
+    return torch.zeros(len(TASKS), len(LANGUAGES), columns, dtype=torch.float64, device=device)
+
+
 def target_loss(
     logits_KV: Tensor, label_K: Tensor, task_K: Tensor, tgt_K: Tensor, weights: list[float]
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -33,10 +42,7 @@ def target_loss(
     loss = (loss_K * factors[task_K]).sum() / len(loss_K)
     with torch.no_grad():
         right_K = (logits_KV.argmax(-1) == label_K).float()
-        table = torch.zeros(
-            len(TASKS) * len(LANGUAGES), 3, dtype=torch.float64, device=loss_K.device
-        )
+        table = new_table(loss_K.device)
         columns_K3 = torch.stack([loss_K, right_K, torch.ones_like(loss_K)], 1)
-        table.index_add_(0, task_K * len(LANGUAGES) + tgt_K, columns_K3.double())
-        table = table.view(len(TASKS), len(LANGUAGES), 3)
+        table.flatten(0, 1).index_add_(0, task_K * len(LANGUAGES) + tgt_K, columns_K3.double())
     return loss, {"loss": loss.detach(), "acc": right_K.mean(), "table": table}

@@ -14,6 +14,8 @@ from espnet_part.activation import Gate, gate_modules, ungate_modules
 from espnet_part.attention import packed_inputs
 from espnet_part.augment import SpecAugment
 from espnet_part.generation import Hypothesis, generate, prompt_embeddings
+from espnet_part.hidden_states import HiddenStates
+from espnet_part.inner_alignment import InnerAlignment, text_pass
 from espnet_part.loss import target_loss
 from espnet_part.model_state import load_model_state, model_state, weights_id
 from espnet_part.prompt import TASKS, Prompter, RenderedPrompt
@@ -32,6 +34,11 @@ class PARTModel(AbsESPnetModel):
         sources: Part -> where its weights come from, None for random ones.
         lora: The LLM's ``{r, alpha, ...}`` if LoRA tensors were injected.
         adapter_config: What a checkpoint of another adapter is told apart by.
+
+    Attributes:
+        spec_augment: Masks of training; None without.
+        alignment: Inner alignment of speech with its transcript; None without.
+        task_weights: Factor on each task's loss.
     """
 
     def __init__(
@@ -50,6 +57,7 @@ class PARTModel(AbsESPnetModel):
         self.sources = sources
         self.lora = lora
         self.spec_augment: SpecAugment | None = None
+        self.alignment: InnerAlignment | None = None
         self.task_weights = {task: 1.0 for task in TASKS}
         self.trained_ever: set[str] = set()
         self.own_dtypes = {name: p.dtype for name, p in self.named_parameters()}
@@ -139,37 +147,46 @@ class PARTModel(AbsESPnetModel):
                 token_ids (N,), token_lengths (B,), speech_place (B,), is_target (N,), task (B,),
                 tgt (B,), augment_seed (A,); a clip with speech_row -1 is the dummy of a batch
                 without audio. In place of speech there may be the encoder's frames (A, T, D) and
-                frame_lengths (A,), see `espnet_part.frame_cache`.
+                frame_lengths (A,), see `espnet_part.frame_cache`. With inner alignment also
+                transcript_ids (flat) and transcript_lengths (B,).
 
         Returns:
-            loss: Sum of weighted cross-entropies / number of target tokens.
-            stats: ``loss``, ``acc`` and ``table`` (tasks, languages, 3): sums of loss, of right
-                tokens, and number of tokens, by task and target language.
+            loss: Sum of weighted cross-entropies / number of target tokens; and the alignment.
+            stats: ``loss``, ``acc`` and ``table``, see `new_table`: sums by task and target
+                language.
             weight: Number of target tokens.
         """
-        speech_SD, speech_lengths, dummy = self._speech(batch)
+        speech_SD, speech_lengths, dummy = self.speech_embeddings(batch)
         layout = packed_layout(batch["token_lengths"], batch["speech_place"], speech_lengths)
         target_N = batch["is_target"].nonzero()[:, 0]
         # A target is predicted from the position before it, which may be a speech frame.
         predict_K = layout.text_at_N[target_N] - 1
         row_K = layout.row_M[predict_K]
-        self._open_gates(batch, layout, predict_K)
+        said, layers = None, []
+        if self.alignment is not None:
+            text, layers = text_pass(batch, layout, speech_lengths), self.alignment.layers
+            self._open_gates(batch["task"], text.row_M, text.row_M, text.row_M)
+            said = self.alignment.text_states(self.llm, text)
+        self._open_gates(batch["task"], layout.row_M, layout.row_M[layout.text_at_N], row_K)
         embeds_ND = self.llm.get_input_embeddings()(batch["token_ids"])
         embeds_MD = splice(embeds_ND, speech_SD, layout)
         if dummy is not None:
             embeds_MD = embeds_MD + dummy.to(embeds_MD.dtype)
-        logits_KV = self.llm(
-            **packed_inputs(embeds_MD, layout.position_M, layout.row_lengths),
-            logits_to_keep=predict_K,
-        ).logits[0]
+        with HiddenStates(self.llm, layers) as hidden:
+            logits_KV = self.llm(
+                **packed_inputs(embeds_MD, layout.position_M, layout.row_lengths),
+                logits_to_keep=predict_K,
+            ).logits[0]
         label_K = batch["token_ids"][target_N]
         weights = [self.task_weights[task] for task in TASKS]
         loss, stats = target_loss(
             logits_KV, label_K, batch["task"][row_K], batch["tgt"][row_K], weights
         )
+        if self.alignment is not None:
+            loss, stats = self.alignment.add(loss, stats, hidden.states, said, text, batch, row_K)
         return loss, stats, torch.tensor(len(label_K), device=loss.device)
 
-    def _speech(self, batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    def speech_embeddings(self, batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Speech embeddings of all rows, their lengths per row, and the dummy's zero."""
         if "frames" in batch:
             frames_ATD, lengths_A = self._adapt(batch["frames"], batch["frame_lengths"])
@@ -209,17 +226,15 @@ class PARTModel(AbsESPnetModel):
             frames_ATD = frames_ATD.to(next(self.adapter.parameters()).dtype)
         return self.adapter(frames_ATD, lengths_A)
 
-    def _open_gates(self, batch, layout, predict_K) -> None:
-        chosen = None
+    def _open_gates(self, task_B, body_M, embeddings_N, head_K) -> None:
+        """Tells the gates the rows of the positions that they will see."""
+        chosen_B = None
         if self._gated and self.training:
             allowed = torch.tensor([task in self._llm_tasks for task in TASKS])
-            chosen = allowed.to(batch["task"].device)[batch["task"]]
-        gates = self._gates
-        gates["body"].chosen_M = None if chosen is None else chosen[layout.row_M]
-        gates["embeddings"].chosen_M = (
-            None if chosen is None else chosen[layout.row_M][layout.text_at_N]
-        )
-        gates["head"].chosen_M = None if chosen is None else chosen[layout.row_M[predict_K]]
+            chosen_B = allowed.to(task_B.device)[task_B]
+        rows = {"body": body_M, "embeddings": embeddings_N, "head": head_K}
+        for name, gate in self._gates.items():
+            gate.chosen_M = None if chosen_B is None else chosen_B[rows[name]]
 
     def updates_llm(self, batch) -> Tensor:
         """Whether any row of the batch may update the LLM: (1,) float."""

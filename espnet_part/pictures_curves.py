@@ -18,6 +18,7 @@ PANELS = {
     "loss": "loss\n(nats per token)",
     "acc": "accuracy\n(of target tokens)",
     "listen": "listening: loss with\nthe wrong audio,\nminus with the right",
+    "transport": "transport cost,\nspeech to transcript\n(per row)",
 }
 SPLITS = {"train": ("train", BLUE), "valid": ("dev", VERMILION)}
 _NARROW = 0.04  # of the width: room for a phase's name
@@ -49,7 +50,7 @@ def read_curves(folder: Path, phases: Sequence[str]) -> dict[str, list[dict]]:
 
 
 def draw_curves(curves: Mapping[str, Sequence[Mapping]], title: str = "") -> Figure:
-    """Draws loss, accuracy and listening over the optimizer steps of all phases.
+    """Draws loss, accuracy, listening and transport over the optimizer steps of all phases.
 
     A phase starts where the one before it ended. Lines break there: phases differ in what they
     train on.

@@ -39,17 +39,20 @@ def duration(seconds: float) -> str:
 
 
 def by_task(table: Tensor) -> dict[str, float]:
-    """Sums of loss, right tokens and tokens, (tasks, languages, 3), to named means.
+    """Sums of loss, right tokens and tokens, see `new_table`, to named means.
 
     Returns:
         ``loss``, ``acc`` and, for what occurred, ``loss/asr``, ``acc/asr``, ``loss/st.de`` ...
+        Where rows were aligned, likewise ``transport``, the mean cost of a row.
     """
     out: dict[str, float] = {}
 
     def add(name: str, sums: Tensor) -> None:
-        loss, right, tokens = sums.tolist()
+        loss, right, tokens, *aligned = sums.tolist()
         if tokens:
             out[f"loss{name}"], out[f"acc{name}"] = loss / tokens, right / tokens
+        if aligned and aligned[1]:
+            out[f"transport{name}"] = aligned[0] / aligned[1]
 
     add("", table.sum((0, 1)))
     for t, task in enumerate(TASKS):
@@ -57,6 +60,10 @@ def by_task(table: Tensor) -> dict[str, float]:
         for i, language in enumerate(LANGUAGES):
             add(f"/{task}.{language}", table[t, i])
     return out
+
+
+def _transport(values: dict[str, float]) -> str:
+    return f"  transport {values['transport']:.3f}" if "transport" in values else ""
 
 
 def wait_for_next_second(folder: Path) -> None:
@@ -116,11 +123,12 @@ class Progress:
         passed = time.perf_counter() - self.started
         left = passed / max(1, step - self.first_step) * (self.max_steps - step)
         logging.info(
-            "step %d/%d  loss %.3f  acc %.1f%%  grad %.2f  %.0f audio-s/s  %s left",
+            "step %d/%d  loss %.3f  acc %.1f%%%s  grad %.2f  %.0f audio-s/s  %s left",
             step,
             self.max_steps,
             values.get("loss", math.nan),  # every row of the interval may have been left out
             100 * values.get("acc", math.nan),
+            _transport(values),
             values["grad_norm/total"],
             rate,
             duration(left),
@@ -131,12 +139,13 @@ class Progress:
         """Logs a validation."""
         listen = values.get("listen")
         logging.info(
-            "step %d/%d  dev loss %.3f (best %.3f)  dev acc %.1f%%%s",
+            "step %d/%d  dev loss %.3f (best %.3f)  dev acc %.1f%%%s%s",
             step,
             self.max_steps,
             values["loss"],
             best["loss"],
             100 * values["acc"],
+            _transport(values),
             "" if listen is None else f"  listens: {listen:+.3f} with the wrong audio",
         )
         self._scalars("valid", step, values)
@@ -159,10 +168,11 @@ class Progress:
 
 
 def draw_curves(history: list[dict], folder: Path) -> None:
-    """Writes loss.png, acc.png and listen.png, and their numbers as curves.json.
+    """Writes loss.png, acc.png, listen.png and transport.png, and their numbers as curves.json.
 
     Args:
-        history: ``{"step", "split": "train" | "valid", "loss", "acc", ["listen"]}`` in order.
+        history: ``{"step", "split": "train" | "valid", "loss", "acc", ["listen"], ["transport"]}``
+            in order.
         folder: Where to.
     """
     import matplotlib
@@ -176,6 +186,7 @@ def draw_curves(history: list[dict], folder: Path) -> None:
         "loss": "cross-entropy per target token (nats)",
         "acc": "target tokens predicted right (share)",
         "listen": "dev loss, wrong audio minus right (nats)",
+        "transport": "transport cost, speech to transcript (per row)",
     }
     for key, label in labels.items():
         figure, axes = pyplot.subplots(figsize=(6, 4))

@@ -4,12 +4,27 @@ transformers' own acts on layers in training mode only. A frozen LLM is in eval 
 there, where gradients pass through on their way to the adapter, that memory is short.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
+
+_KEEP: ContextVar[bool] = ContextVar("keep_activations", default=False)
+
+
+@contextmanager
+def keep_activations() -> Iterator[None]:
+    """Layers that run inside keep their activations all the same."""
+    token = _KEEP.set(True)
+    try:
+        yield
+    finally:
+        _KEEP.reset(token)
 
 
 def recompute_activations(model: nn.Module) -> None:
@@ -33,6 +48,6 @@ def recompute_activations(model: nn.Module) -> None:
 
 def _recomputed(plain, *args, **kwargs):
     # Decoding has no gradient, and its cache must not be written twice.
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or _KEEP.get():
         return plain(*args, **kwargs)
     return checkpoint(partial(plain, **kwargs), *args, use_reentrant=False)

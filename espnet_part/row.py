@@ -40,6 +40,13 @@ class Row:
     source: str | None = None
     speaker: str | None = None
 
+    @property
+    def transcript(self) -> str | None:
+        """What is said in the audio; None for text rows, and for st rows that come without."""
+        if self.path is None:
+            return None
+        return self.target if self.task == "asr" else self.source
+
 
 def normalize_text(text: str) -> str:
     """Text on one line: each run of spaces, tabs, newlines, control characters becomes a space."""

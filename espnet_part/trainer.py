@@ -14,6 +14,8 @@ from espnet_part.config import Config
 from espnet_part.datadir import Row
 from espnet_part.dataset import Example, ExampleLoader, StepDataset, collate
 from espnet_part.frame_cache_writer import make_frame_cache
+from espnet_part.inner_alignment import build_alignment
+from espnet_part.layer_choice import LayerChoice
 from espnet_part.loop import Loop
 from espnet_part.manifest import Manifest
 from espnet_part.model import PARTModel
@@ -49,16 +51,26 @@ class PARTTrainer(Trainer):
         output_dir = Path(output_dir)
         model.set_trainable(config.trainable, config.llm_tasks)
         model.task_weights |= config.task_weights or {}
+        depth = model.llm.config.num_hidden_layers
+        model.alignment = build_alignment(config.alignment, depth)
+        aligned = model.alignment is not None
         plan = plan_of(config)
         limits = model.encoder.min_samples, model.encoder.max_samples
         loader = ExampleLoader(
-            model.prompter, config.seed, config.source_dropout, config.speed_perturb, *limits
+            model.prompter,
+            config.seed,
+            config.source_dropout,
+            config.speed_perturb,
+            *limits,
+            aligned,
         )
         dataset = StepDataset(plan, loader, processes.rank, processes.world_size, config.micro_cost)
+        dev = [Manifest.open(folder) for folder in config.valid]
+        dev_loader = ExampleLoader(model.prompter, config.seed, 0.0, None, *limits, aligned)
         validation = Validation(
-            [Manifest.open(folder) for folder in config.valid],
+            dev,
             config.tasks,
-            ExampleLoader(model.prompter, config.seed, 0.0, None, *limits),
+            dev_loader,
             config.micro_cost,
             config.listen_rows,
             processes,
@@ -75,6 +87,17 @@ class PARTTrainer(Trainer):
             num_workers,
             use_tensorboard,
         )
+        if config.alignment is not None and config.alignment.layers == "adaptive":
+            options = config.alignment
+            loop.layer_choice = LayerChoice(
+                dev,
+                dev_loader,
+                config.micro_cost,
+                processes,
+                options.adapt_interval,
+                options.max_layers,
+                options.adapt_rows,
+            )
         cls.describe(model, config, plan)
         checkpoint = output_dir / "checkpoint.pth"
         if resume and checkpoint.exists():
@@ -151,4 +174,5 @@ def dummy_batch(model: PARTModel) -> dict:
     """A batch of weight 0 for a process without rows: every unit runs, nothing is learned."""
     end = model.end_token_ids[0]
     row = Row(utt_id="dummy", task="asr", src="en", tgt="en", target="")
-    return collate([Example(row, None, [end, end], 0, 1, 0)])
+    said = None if model.alignment is None else []
+    return collate([Example(row, None, [end, end], 0, 1, 0, transcript=said)])

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from espnet_part.batching import fill, row_cost
 from espnet_part.dataset import Example, ExampleLoader, collate, load_rows
+from espnet_part.loss import new_table
 from espnet_part.manifest import Manifest
 from espnet_part.model import PARTModel
 from espnet_part.parallel import Processes
 from espnet_part.progress import by_task
-from espnet_part.prompt import LANGUAGES, TASKS
+from espnet_part.prompt import TASKS
 
 
 class Validation:
@@ -51,12 +52,13 @@ class Validation:
 
     @torch.no_grad()
     def run(self, model: PARTModel) -> dict[str, float]:
-        """Means over all processes: loss, acc, by task and language, ``listen``; {} if no rows."""
+        """Means over all processes: loss, acc, by task and language, ``listen``; {} if no rows.
+
+        With inner alignment ``transport`` too.
+        """
         processes = self.processes
         model.eval()
-        table = torch.zeros(
-            len(TASKS), len(LANGUAGES), 3, dtype=torch.float64, device=processes.device
-        )
+        table = new_table(processes.device, self.loader.transcripts)
         probe = torch.zeros(3, dtype=torch.float64, device=processes.device)  # right, wrong, tokens
         left = self.listen_rows / processes.world_size
         batches = valid_batches(

@@ -51,6 +51,18 @@ def test_all_phases(tiny, tmp_path):
     assert all(row["audio_sec_per_sec"] > 0 for row in phases)
 
 
+def test_with_alignment(tiny, tmp_path):
+    out = tmp_path / "out.json"
+    common = ["--config", str(tiny), "--steps", "3", "--warmup", "1", "--batch_sec", "4"]
+    benchmark.main(
+        [*common, "--phases", "1", "3", "--alignment", "{layers: [0, 2]}", "--json", str(out)]
+    )
+    phases = json.loads(out.read_text())["phases"]
+    assert all(row["transport_first"] > 0.5 and row["steps_per_sec"] > 0 for row in phases)
+    with pytest.raises(SystemExit, match="alignment.layers: found layer 5"):
+        benchmark.main([*common, "--alignment", "{layers: [0, 5]}"])
+
+
 def test_wrong_key_is_named(tiny, capsys):
     values = yaml.safe_load(tiny.read_text())
     values["encoder"]["sourc"] = "x"

@@ -13,10 +13,11 @@ import transformers
 import yaml
 from training_runs import digest
 
-from espnet_part import loop, progress, trainer
+from espnet_part import layer_choice, loop, progress, trainer
 from espnet_part.build import build_model
 from espnet_part.config import Config
 from espnet_part.datadir import iter_rows, write_datadir
+from espnet_part.inner_alignment import build_alignment
 from espnet_part.llm import build_tokenizer
 from espnet_part.manifest_writer import write_manifest
 from espnet_part.parallel import Processes
@@ -73,6 +74,8 @@ def observe(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(trainer, "Loop", make)
     monkeypatch.setattr(loop, "write_atomically", write)
     monkeypatch.setattr(progress, "draw_curves", lambda *args: None)
+    # With random weights retrieval rises at no layer: the rule would always say 0.
+    monkeypatch.setattr(layer_choice, "propose_layers", lambda scores, most: list(range(most)))
     calls = []
     run = types.SimpleNamespace(log=lambda values, step: calls.append(step), finish=lambda: None)
     wandb = types.SimpleNamespace(init=lambda **kwargs: calls.append(kwargs["project"]) or run)
@@ -98,6 +101,7 @@ def observe(tmp_path, monkeypatch, caplog):
             seen[f"{split}_steps"] = [h["step"] for h in lines]
         seen["listens"] = ["listen" in h for h in made[-1].journal.history if h["split"] == "valid"]
         seen["log"] = caplog.text
+        seen["choices"] = [m for m in caplog.messages if "retrieval by layer" in m]
         seen["wandb"] = list(calls)
         return seen
 
@@ -113,6 +117,7 @@ def run_key(change, shows, *, unchanged=(), **base):
     return types.SimpleNamespace(change=change, shows=shows, unchanged=unchanged, base=base)
 
 
+ADAPTIVE = {"layers": "adaptive", "max_layers": 1}
 RUN_KEYS = {
     "phase": run_key("2b", "log", unchanged=("weights",)),
     "trainable": run_key({"adapter": ["conv.*", "out.*"], "llm": "all"}, "moved"),
@@ -144,6 +149,16 @@ RUN_KEYS = {
     "spec_augment.time_width": run_key(0.9, "weights", unchanged=("rows",), spec_augment={}),
     "spec_augment.freq_masks": run_key(0, "weights", unchanged=("rows",), spec_augment={}),
     "spec_augment.freq_width": run_key(0.9, "weights", unchanged=("rows",), spec_augment={}),
+    "alignment": run_key({}, "weights", unchanged=("rows", "tokens", "samples")),
+    "alignment.layers": run_key([0], "weights", unchanged=("rows",), alignment={}),
+    "alignment.weight": run_key(1.0, "weights", unchanged=("rows",), alignment={}),
+    "alignment.epsilon": run_key(0.5, "weights", unchanged=("rows",), alignment={}),
+    "alignment.iterations": run_key(1, "weights", unchanged=("rows",), alignment={}),
+    "alignment.position": run_key(0.0, "weights", unchanged=("rows",), alignment={}),
+    "alignment.detach_text": run_key(False, "weights", unchanged=("rows",), alignment={}),
+    "alignment.adapt_interval": run_key(2, "choices", unchanged=("rows",), alignment=ADAPTIVE),
+    "alignment.max_layers": run_key(2, "weights", unchanged=("rows",), alignment=ADAPTIVE),
+    "alignment.adapt_rows": run_key(3, "choices", unchanged=("rows",), alignment=ADAPTIVE),
     "encoder_cache_gb": run_key(1.0, "samples", unchanged=("rows", "tokens")),
     "compute_dtype": run_key("bfloat16", "train", unchanged=("rows", "first_weights")),
     "seed": run_key(1, "rows"),
@@ -514,6 +529,23 @@ WRONG = [
     ("language_weights", {"cantonese": 1}, "language_weights: found 'cantonese', expected"),
     ("language_weights", {"en-xx": 1}, "language_weights: found 'en-xx', expected a language"),
     ("language_weights", {"en-en": 1}, "language_weights: found 'en-en', expected a language"),
+    ("alignment", True, "alignment.?: found True, expected keys and values"),
+    ("alignment", {"layer": [0]}, "unknown key alignment.layer; did you mean alignment.layers"),
+    ("alignment.layers", "all", r"alignment.layers: found 'all', expected adaptive, or a list"),
+    ("alignment.layers", [], r"alignment.layers: found \[\], expected different layers from 0"),
+    ("alignment.layers", [-1], r"alignment.layers: found \[-1\], expected different layers"),
+    ("alignment.layers", [1, 1], r"alignment.layers: found \[1, 1\], expected different layers"),
+    ("alignment.layers", [0.5], r"alignment.layers\[0\]: found 0.5, expected int"),
+    ("alignment.layers", "adaptive", "alignment.layers: adaptive chooses .*, but valid is empty"),
+    ("alignment.weight", 0, "alignment.weight: found 0.0, expected more than 0"),
+    ("alignment.weight", float("nan"), "alignment.weight: found nan, expected more than 0"),
+    ("alignment.epsilon", 0, "alignment.epsilon: found 0.0, expected more than 0"),
+    ("alignment.iterations", 0, "alignment.iterations: found 0, expected 1 or more"),
+    ("alignment.position", -1, "alignment.position: found -1.0, expected 0 or more"),
+    ("alignment.detach_text", "no", "alignment.detach_text: found 'no', expected bool"),
+    ("alignment.adapt_interval", 100, r"alignment.adapt_interval: .* the layers stay \[0, 1\]"),
+    ("alignment.max_layers", 3, r"alignment.max_layers: .* set alignment.layers: adaptive"),
+    ("alignment.adapt_rows", 50, r"alignment.adapt_rows: found 50, but the layers stay \[0, 1\]"),
     ("valid_rows", -1, "valid_rows: found -1, expected 0 or more"),
     ("task_weights", {"asr": -1}, "task_weights.asr: found -1.0"),
     ("task_weights", {"asr": 0, "st": 0, "mt": 0}, "task_weights: all are 0"),
@@ -561,6 +593,34 @@ def test_wrong_values_name_their_key(config_values, key, value, message):
         values = with_key(values, key, value)
     with pytest.raises(ValueError, match=message):
         from_dict(Config, values)
+
+
+WRONG_ADAPTIVE = [
+    ("adapt_interval", -1, "alignment.adapt_interval: found -1, expected 0 or more"),
+    ("max_layers", 0, "alignment.max_layers: found 0, expected 1 or more"),
+    ("adapt_rows", 1, "alignment.adapt_rows: found 1, expected 2 or more"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), WRONG_ADAPTIVE)
+def test_wrong_values_of_adaptive_alignment(config_values, key, value, message):
+    with pytest.raises(ValueError, match=message):
+        from_dict(
+            Config, config_values(valid=["dev"], alignment={"layers": "adaptive", key: value})
+        )
+
+
+def test_alignment_that_the_phase_cannot_have(config_values, make_model):
+    with pytest.raises(ValueError, match=r"alignment: phase 3 trains on \['mt'\], which have no"):
+        from_dict(Config, config_values(tasks=["mt"], alignment={}))
+    frozen = dict(trainable={"adapter": "all"}, lr={"adapter": 1e-3})
+    assert from_dict(Config, config_values(**frozen, alignment={})).alignment.detach_text
+    with pytest.raises(ValueError, match="alignment.detach_text: false, but the LLM is frozen"):
+        from_dict(Config, config_values(**frozen, alignment={"detach_text": False}))
+    options = from_dict(Config, config_values(alignment={"layers": [0, 9]})).alignment
+    depth = make_model().llm.config.num_hidden_layers
+    with pytest.raises(ValueError, match=f"alignment.layers: found layer 9, .* to {depth}"):
+        build_alignment(options, depth)
 
 
 def test_missing_keys_are_named(config_values):

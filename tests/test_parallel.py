@@ -79,6 +79,7 @@ class Recorder:
                 "llm_moved": self.llm_moved,
                 "norms": self.norms,
                 "history": self.loop.journal.history,
+                "layers": model.alignment and model.alignment.layers,
             },
             path,
         )
@@ -87,6 +88,18 @@ class Recorder:
 VARIANTS = {
     "all": {},
     "activation": dict(llm_tasks=["st", "mt"]),
+    # The first of two processes, who chooses the layers, never has a row to align.
+    "alignment": dict(
+        max_steps=10,
+        llm_tasks=["st", "mt"],
+        alignment={
+            "layers": "adaptive",
+            "weight": 1.0,
+            "detach_text": False,
+            "adapt_interval": 5,
+            "max_layers": 3,
+        },
+    ),
     "lora": dict(
         max_steps=10,
         llm_tasks=["st", "mt"],
@@ -124,13 +137,20 @@ def runs(config_values, manifests, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("variant", "world_size"),
-    [("all", 2), ("all", 4), ("activation", 2), ("activation", 4), ("lora", 2)],
+    [
+        ("all", 2),
+        ("all", 4),
+        ("activation", 2),
+        ("activation", 4),
+        ("lora", 2),
+        ("alignment", 4),
+    ],
 )
 def test_many_processes_train_as_one(runs, variant, world_size):
     (one,), many = runs(variant, 1), runs(variant, world_size)
     for rank in many:  # every process ends with the same bits, and says the same
         assert digest(rank["weights"].values()) == digest(many[0]["weights"].values())
-        for key in ("norms", "history", "llm_moved"):
+        for key in ("norms", "history", "llm_moved", "layers"):
             assert rank[key] == many[0][key], key
     for a, b in zip(one["norms"], many[0]["norms"], strict=True):
         assert a == pytest.approx(b, rel=1e-4), "clipping sees another gradient"

@@ -51,6 +51,24 @@ def test_means_by_task_and_language():
     assert by_task(table_of()) == {}
 
 
+def test_transport_is_a_mean_over_aligned_rows(tmp_path, caplog):
+    """Whatever the number of their tokens; rows that are not aligned do not count."""
+    table = torch.nn.functional.pad(table_of(asr_en=[10.0, 5, 10], st_de=[30.0, 3, 10]), (0, 2))
+    assert "transport" not in by_task(table)
+    table[TASKS.index("asr"), list(LANGUAGES).index("en"), 3:] = torch.tensor([4.5, 3.0])
+    table[TASKS.index("st"), list(LANGUAGES).index("de"), 3:] = torch.tensor([0.5, 1.0])
+    values = by_task(table)
+    found = [values[f"transport{cell}"] for cell in ("", "/asr", "/st.de")]
+    assert found == [1.25, 1.5, 0.5]
+    progress = Progress(tmp_path, 10, tensorboard=False)
+    with caplog.at_level(logging.INFO):
+        progress.valid(4, values, {"loss": 1.25})
+        progress.train(4, {**values, "grad_norm/total": 0.0}, 0.0)
+    assert all("  transport 1.250" in line for line in caplog.messages)
+    draw_curves([{"step": 1, "split": "valid", **values}], tmp_path / "images")
+    assert (tmp_path / "images" / "transport.png").exists()
+
+
 def test_tables_are_aligned(caplog):
     rows = [{"part": "encoder", "n": 12000, "lr": 1e-5}, {"part": "llm", "n": 7, "lr": None}]
     with caplog.at_level(logging.INFO):
@@ -74,6 +92,7 @@ def test_lines_of_a_validation(tmp_path, caplog, monkeypatch):
     assert caplog.messages[0].startswith("step 4/10  dev loss 1.500 (best 1.250)  dev acc 25.0%")
     assert "+0.500 with the wrong audio" in caplog.messages[0]
     assert "listens" not in caplog.messages[1]
+    assert not any("transport" in line for line in caplog.messages)
     assert "loss nan" in caplog.messages[2], "an interval of unreadable rows has no loss"
 
 
@@ -118,6 +137,7 @@ def test_curves_of_what_there_is(tmp_path):
     assert (tmp_path / "images" / "loss.png").stat().st_size > 1000
     assert (tmp_path / "images" / "acc.png").exists()
     assert not (tmp_path / "images" / "listen.png").exists()
+    assert not (tmp_path / "images" / "transport.png").exists()
     assert len(json.loads((tmp_path / "images" / "curves.json").read_text())) == 3
     draw_curves([], tmp_path / "none")
     assert not list((tmp_path / "none").glob("*.png"))

@@ -14,7 +14,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_runs import FORK, fork_all
 
-from espnet_part import checkpoint, journal, loop, progress
+from espnet_part import checkpoint, journal, layer_choice, loop, progress
 from espnet_part.bin import train
 
 STEPS = 8
@@ -294,6 +294,41 @@ def test_sigterm_to_a_whole_job(command, undisturbed, tmp_path):
     assert torch.load(tmp_path / "checkpoint.pth")["step"] == 5
     assert run_until(command, tmp_path, 0, lambda event: None) == 0
     assert_same(tmp_path, undisturbed)
+
+
+def test_adaptive_alignment_goes_on_with_its_layers(config_file, tmp_path, monkeypatch):
+    """Killed between two choices of the layers, and where one is due."""
+    values = yaml.safe_load(config_file.read_text())
+    options = {"layers": "adaptive", "adapt_interval": 3, "weight": 1.0, "adapt_rows": 6}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({**values, "alignment": options}))
+
+    def command(folder, workers=0):
+        return [f"--config={path}", f"--output_dir={folder}", "--num_workers=0"]
+
+    # A choice that hangs on every bit of the scores, and is never what a fresh model has.
+    monkeypatch.setattr(
+        layer_choice, "propose_layers", lambda scores, most: [0, 1 + int(sum(scores) * 1e9) % 2]
+    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_until(command, whole, 0, lambda event: None) == 0
+    found = torch.load(whole / "checkpoint.pth", weights_only=True)
+    assert found["alignment_layers"] in ([0, 1], [0, 2])
+    assert all(h["transport"] > 0 for h in found["history"])
+    assert (whole / "images" / "transport.png").exists()
+    # Steps 2, 4 and 6 are saved, layers chosen at 0, 3 and 6: goes on at 0, 2, 4 and 6.
+    for step in (1, 4, 4, 3):
+        seen = []
+
+        def hit(event, step=step, seen=seen):
+            seen.append(event)
+            if event == "step" and seen.count("step") == step:
+                die()
+
+        assert run_until(command, killed, 0, hit) == -signal.SIGKILL
+    assert torch.load(killed / "checkpoint.pth")["step"] == 6
+    assert run_until(command, killed, 0, lambda event: None) == 0
+    assert_same(killed, whole)
 
 
 def test_resuming_a_finished_run_changes_nothing(command, undisturbed, tmp_path):

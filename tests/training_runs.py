@@ -15,6 +15,8 @@ import torch
 from espnet_part.batching import plan_of
 from espnet_part.config import Config
 from espnet_part.dataset import ExampleLoader, StepDataset
+from espnet_part.inner_alignment import build_alignment
+from espnet_part.layer_choice import LayerChoice
 from espnet_part.loop import Loop
 from espnet_part.manifest import Manifest
 from espnet_part.parallel import Processes
@@ -52,24 +54,35 @@ def make_loop(values, folder, processes=None, dataset=None, dropout=True, worker
         no_dropout(model)
     model.set_trainable(config.trainable, config.llm_tasks)
     model.task_weights |= config.task_weights or {}
+    options = config.alignment
+    model.alignment = build_alignment(options, model.llm.config.num_hidden_layers)
+    aligned = options is not None
     plan = plan_of(config)
-    loader = ExampleLoader(model.prompter, config.seed, config.source_dropout, config.speed_perturb)
+    loader = ExampleLoader(
+        model.prompter,
+        config.seed,
+        config.source_dropout,
+        config.speed_perturb,
+        transcripts=aligned,
+    )
     make = dataset or (
         lambda plan, loader, processes: StepDataset(
             plan, loader, processes.rank, processes.world_size, config.micro_cost
         )
     )
+    dev = [Manifest.open(path) for path in config.valid]
+    dev_loader = ExampleLoader(model.prompter, config.seed, transcripts=aligned)
     validation = Validation(
-        [Manifest.open(path) for path in config.valid],
+        dev,
         config.tasks,
-        ExampleLoader(model.prompter, config.seed),
+        dev_loader,
         config.micro_cost,
         config.listen_rows,
         processes,
         config.valid_rows,
     )
     Path(folder).mkdir(parents=True, exist_ok=True)
-    return Loop(
+    loop = Loop(
         model,
         config,
         make(plan, loader, processes),
@@ -80,6 +93,10 @@ def make_loop(values, folder, processes=None, dataset=None, dropout=True, worker
         workers,
         tensorboard=False,
     )
+    if options is not None and options.layers == "adaptive":
+        settings = options.adapt_interval, options.max_layers, options.adapt_rows
+        loop.layer_choice = LayerChoice(dev, dev_loader, config.micro_cost, processes, *settings)
+    return loop
 
 
 def digest(tensors) -> str:

@@ -2,9 +2,11 @@
 
 python -m espnet_part.bin.benchmark --config conf/benchmark/part_2b.yaml --ngpu 1 --steps 50
 python -m espnet_part.bin.benchmark --config conf/benchmark/small.yaml --steps 5
+python -m espnet_part.bin.benchmark --config conf/benchmark/small.yaml --phases 3 --alignment "{}"
 
-Prints, per phase, audio seconds per second, the peak of memory, the share of the LLM's weights that
-moved, and fails on a loss that is not finite or an LLM that moved against the phase's policy.
+Prints, per phase, steps and audio seconds per second, the peak of memory, the share of the LLM's
+weights that moved, and fails on a loss that is not finite or an LLM that moved against the phase's
+policy.
 """
 
 import argparse
@@ -17,9 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 
 from espnet_part.build import build_parts
 from espnet_part.config import Config, ModelConfig
+from espnet_part.inner_alignment import build_alignment
 from espnet_part.loop import Loop
 from espnet_part.parallel import Processes
 from espnet_part.progress import by_task
@@ -55,7 +59,11 @@ def made_batch(rng: np.random.Generator, tasks: list[str], seconds: float, vocab
         speech[i, :count] = torch.from_numpy(0.1 * rng.standard_normal(count)).float()
     counts = torch.tensor([prompt + target for _, prompt, target in rows])
     flags = [flag for _, p, t in rows for flag in [False] * p + [True] * t]
+    said = [int(sec * TOKENS_PER_SECOND) for sec in lengths]  # of each row with speech, in order
+    spoken = iter(said)
     return {
+        "transcript_ids": torch.from_numpy(rng.integers(0, vocabulary, sum(said))),
+        "transcript_lengths": torch.tensor([next(spoken) if t != "mt" else 0 for t, _, _ in rows]),
         "speech": speech,
         "speech_lengths": torch.tensor(samples),
         "speech_row": torch.tensor([b for b, (task, _, _) in enumerate(rows) if task != "mt"]),
@@ -74,7 +82,8 @@ def run_phase(phase: str, model_values: dict, args, device: torch.device) -> dic
     """Trains one phase from fresh random weights.
 
     Returns:
-        phase, loss (first and last), audio_sec_per_sec, peak_gib, llm_moved_percent.
+        phase, loss (first and last), steps_per_sec, audio_sec_per_sec, peak_gib, llm_moved_percent;
+        with alignment also the transport cost (first and last).
 
     Raises:
         ValueError: A loss that is not finite, or an LLM that moved against the policy.
@@ -93,11 +102,13 @@ def run_phase(phase: str, model_values: dict, args, device: torch.device) -> dic
             "max_steps": args.steps,
             "warmup_steps": 1,
             "prompts": UNUSED_PROMPTS,
+            "alignment": args.alignment,
         },
     )
     torch.manual_seed(0)
     model = build_parts(config.model, prompter=None).to(device)
     model.set_trainable(config.trainable)
+    model.alignment = build_alignment(config.alignment, model.llm.config.num_hidden_layers)
     before = {name: p.detach().cpu().clone() for name, p in model.llm.named_parameters()}
     rng = np.random.default_rng(0)
     vocabulary = model.llm.config.vocab_size
@@ -107,17 +118,18 @@ def run_phase(phase: str, model_values: dict, args, device: torch.device) -> dic
     with tempfile.TemporaryDirectory() as folder:
         processes = Processes(device=device)
         loop = Loop(model, config, None, None, batches[0], processes, Path(folder))
-        losses, seconds, started = [], 0.0, 0.0
+        values, seconds, started = [], 0.0, 0.0
         for step in range(args.steps):
             if step == args.warmup:
                 _wait(device)
                 started = time.perf_counter()
             update = loop._update(model, [batches[step % len(batches)]])
             loop.step += 1
-            losses.append(by_task(update["table"])["loss"])
+            values.append(by_task(update["table"]))
             seconds += update["audio_sec"] if step >= args.warmup else 0.0
         _wait(device)
         passed = time.perf_counter() - started
+    losses = [value["loss"] for value in values]
     moved = [
         float((p.detach().cpu().to(before[name].dtype) != before[name]).float().mean())
         for name, p in model.llm.named_parameters()
@@ -126,10 +138,14 @@ def run_phase(phase: str, model_values: dict, args, device: torch.device) -> dic
         "phase": phase,
         "loss_first": losses[0],
         "loss_last": losses[-1],
+        "steps_per_sec": (args.steps - args.warmup) / passed,
         "audio_sec_per_sec": seconds / passed,
         "peak_gib": _peak_gib(device),
         "llm_tensors_moved_percent": 100 * sum(share > 0 for share in moved) / len(moved),
     }
+    if config.alignment is not None:
+        result["transport_first"] = values[0]["transport"]
+        result["transport_last"] = values[-1]["transport"]
     if not np.isfinite(losses).all():
         raise ValueError(f"phase {phase}: the loss is not finite: {losses}")
     if ("llm" in trainable) != (result["llm_tensors_moved_percent"] > 0):
@@ -161,6 +177,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--warmup", type=int, default=2, help="steps before the clock starts")
     parser.add_argument("--batch_sec", type=float, default=120, help="seconds of audio per step")
     parser.add_argument("--ngpu", type=int, default=0, choices=[0, 1], help="0 is the CPU")
+    parser.add_argument(
+        "--alignment",
+        type=yaml.safe_load,
+        metavar="YAML",
+        help='inner alignment, as in a phase YAML: "{layers: [0, 1]}"; on the CPU the peak of '
+        "memory is the process's, so compare runs of one phase each",
+    )
     parser.add_argument("--json", help="also write the figures here")
     return parser
 
