@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from espnet_part.encoder_probe import find_layers
-from espnet_part.model_state import _plain_name
 from espnet_part.trainable import PARTS
 
 REST = "rest"  # of a part: what belongs to no block (frontend, final norm, output head)
@@ -100,3 +99,8 @@ def movement(
             }
         )
     return rows
+
+
+def _plain_name(name: str) -> str:
+    """The name that a parameter has in a model without LoRA."""
+    return name.replace(".base_layer.", ".")

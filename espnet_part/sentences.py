@@ -62,7 +62,9 @@ def read_pairs(path: str | Path) -> dict[str, str]:
             continue
         columns = line.rstrip("\r").split("\t")
         if len(columns) != 2 or not all(column.strip() for column in columns):
-            raise ValueError(f"{path}:{number}: found {line!r}, expected <utt id> TAB <sentence id>")
+            raise ValueError(
+                f"{path}:{number}: found {line!r}, expected <utt id> TAB <sentence id>"
+            )
         utt_id, sentence = (column.strip() for column in columns)
         if utt_id in pairs:
             raise ValueError(f"{path}:{number}: id {utt_id} comes a second time; remove one line")

@@ -1,0 +1,262 @@
+"""Figures of a look inside: layer by layer and phase by phase, a column per curriculum.
+
+Colours are Okabe and Ito's, and every line has a marker of its own too, so that figures read in gray
+and by colour-blind eyes; the background is white, also on a dark screen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from espnet_part.pictures_style import (
+    BAND,
+    BLUE,
+    DARK,
+    GREEN,
+    PURPLE,
+    VERMILION,
+    phase_colors,
+    style,
+)
+
+GRAY = "#777777"
+MARKERS = ("X", "o", "s", "^", "D", "v", "P", "*")
+TASKS = {"asr": (BLUE, "o"), "st": (VERMILION, "s"), "mt": (GREEN, "^"), "instruct": (PURPLE, "D")}
+PART_NAMES = {"encoder": "encoder layer", "adapter": "adapter", "llm": "LLM block"}
+# Quantity -> label of the axis, what a line across means.
+PANELS = {
+    "separation": ("distance between languages\n/ within a language (ratio)", "not told apart"),
+    "parallel_ratio": ("distance of translations\n/ of other sentences (ratio)", "no closer"),
+    "mrr": ("retrieval of translations\n(mean reciprocal rank, 0 to 1)", "chance"),
+    "cka": ("similarity to the phase before\n(linear CKA, 1: the same)", None),
+    "moved": ("movement in the phase\n(% of the weights' norm)", None),
+    "norm": ("gradient norm\n(nats per token\nper unit of weight)", None),
+    "cosine": ("cosine of gradients\n(-1 to 1)", "at right angles"),
+}
+
+
+def draw_places(
+    rows: Sequence[Mapping],
+    places: Sequence[str],
+    keys: Sequence[str],
+    title: str = "",
+    label: Callable[[Mapping], str] = lambda row: str(row["phase"]),
+    marks: Mapping[str, Mapping[str, float]] | None = None,
+) -> Figure | None:
+    """Draws quantities over the places of a model, a line per phase.
+
+    Args:
+        rows: With ``curriculum``, ``place`` and the keys; a ``<key>_ci95`` becomes a band.
+        places: In order, ``encoder.0``, ``adapter``, ``llm.1`` ...
+        keys: A panel below the other for each; those without any value are left out.
+        title: Line above.
+        label: What line a row belongs to; "a → b" has the colour of b.
+        marks: Key -> name of a line across -> its height.
+
+    Returns:
+        The figure; None where there is nothing to draw.
+    """
+    keys = [key for key in keys if any(row.get(key) is not None for row in rows)]
+    if not keys:
+        return None
+    curricula = list(dict.fromkeys(row["curriculum"] for row in rows))
+    lines = list(dict.fromkeys(label(row) for row in rows))
+    with style():
+        figure, grid = _grid(len(keys), curricula, 1.2 + 0.23 * len(places), title)
+        for i, key in enumerate(keys):
+            for j, curriculum in enumerate(curricula):
+                axes = grid[i][j]
+                own = [r for r in rows if r["curriculum"] == curriculum and r.get(key) is not None]
+                own = [row for row in own if row["place"] in places]
+                _bands(axes, places, last=i == len(keys) - 1)
+                for name, height in ((marks or {}).get(key) or {}).items():
+                    axes.axhline(height, color=DARK, lw=1, ls=_dash(name), zorder=1)
+                for line in lines:
+                    _line(axes, [r for r in own if label(r) == line], places, key, line, lines)
+            _scale(grid[i][0], key)
+        seen = {name for key in keys for name in (marks or {}).get(key) or {}}
+        _legend(figure, lines, sorted(seen))
+    return figure
+
+
+def draw_by_phase(
+    rows: Sequence[Mapping],
+    key: str,
+    label: Callable[[Mapping], str],
+    title: str = "",
+) -> Figure | None:
+    """Draws a quantity per part over the moments of each curriculum, a marker per task.
+
+    Args:
+        rows: With ``curriculum``, ``phase``, ``part`` and the key; where ``trained`` is false, the
+            marker is hollow.
+        key: One of PANELS.
+        label: Which task, or two, a row is of.
+        title: Line above.
+
+    Returns:
+        The figure; None where there is nothing to draw.
+    """
+    rows = [row for row in rows if row.get(key)]
+    if not rows:
+        return None
+    curricula = list(dict.fromkeys(row["curriculum"] for row in rows))
+    parts = [part for part in PART_NAMES if any(row["part"] == part for row in rows)]
+    names = sorted(dict.fromkeys(label(row) for row in rows), key=_task_order)
+    with style():
+        figure, grid = _grid(len(parts), curricula, 3.0, title)
+        for i, part in enumerate(parts):
+            for j, curriculum in enumerate(curricula):
+                axes = grid[i][j]
+                own = [r for r in rows if (r["curriculum"], r["part"]) == (curriculum, part)]
+                phases = list(
+                    dict.fromkeys(r["phase"] for r in rows if r["curriculum"] == curriculum)
+                )
+                if key == "cosine":
+                    axes.axhline(0, color=DARK, lw=1, ls=":", zorder=1)
+                for k, name in enumerate(names):
+                    shift = 0.5 * (k - (len(names) - 1) / 2) / max(len(names), 2)
+                    color, marker = _task_look(name)
+                    mine = [row for row in own if label(row) == name]
+                    x = [phases.index(row["phase"]) + shift for row in mine]
+                    axes.plot(x, [row[key] for row in mine], color=color, lw=0.8, alpha=0.6)
+                    for at, row in zip(x, mine, strict=True):
+                        hollow = not row.get("trained", True)
+                        face = "white" if hollow else color
+                        axes.plot(at, row[key], marker, color=color, mfc=face, ms=6.5, zorder=3)
+                axes.set_xticks(range(len(phases)), phases)
+                axes.set_xlim(-0.6, len(phases) - 0.4)
+                if i == len(parts) - 1:
+                    axes.set_xlabel("after phase")
+                axes.grid(axis="y", color="#dddddd", lw=0.6)
+            part_name = "LLM" if part == "llm" else part
+            grid[i][0].set_ylabel(f"{part_name}:\n{PANELS[key][0]}")
+            if key == "norm":
+                _log(grid[i][0])
+            else:
+                grid[i][0].set_ylim(-1.05, 1.05)
+        _task_legend(figure, names, any(row.get("trained") is False for row in rows))
+    return figure
+
+
+def _grid(n_rows: int, curricula: Sequence[str], wide: float, title: str):
+    width = max(5.0, 0.9 + len(curricula) * wide)
+    figure = Figure(figsize=(width, 1.1 + 2.15 * n_rows), layout="constrained")
+    grid = figure.subplots(n_rows, len(curricula), sharey="row", sharex="col", squeeze=False)
+    for axes, curriculum in zip(grid[0], curricula, strict=True):
+        axes.set_title(curriculum)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.align_ylabels(list(grid[:, 0]))
+    return figure, grid
+
+
+def _bands(axes: Axes, places: Sequence[str], last: bool) -> None:
+    """Parts as bands; numbers of layers below, names of parts below these."""
+    parts = [place.partition(".")[0] for place in places]
+    for part in dict.fromkeys(parts):
+        start, end = parts.index(part) - 0.5, parts.index(part) + parts.count(part) - 0.5
+        if part == "adapter":
+            axes.axvspan(start, end, color=BAND, lw=0, zorder=0)
+        if last:
+            axes.annotate(
+                PART_NAMES[part],
+                ((start + end) / 2, 0),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, -20),
+                textcoords="offset points",
+                ha="center",
+                va="top",
+            )
+    step = 1 if len(places) <= 24 else 4
+    numbers = [place.partition(".")[2] for place in places]
+    shown = [i for i, n in enumerate(numbers) if n and int(n) % step == 0]
+    axes.set_xticks(shown, [numbers[i] for i in shown])
+    axes.set_xlim(-0.5, len(places) - 0.5)
+    axes.grid(axis="y", color="#dddddd", lw=0.6)
+    axes.set_axisbelow(True)
+    if last:  # room for the names of the parts
+        axes.set_xlabel(" ")
+
+
+def _line(axes: Axes, rows: Sequence[Mapping], places, key: str, line: str, lines) -> None:
+    """One phase's line, broken where the part of the model changes."""
+    color, marker = _look(line, lines)
+    by_place = {row["place"]: row for row in rows}
+    factor = 100 if key == "moved" else 1
+    for part in PART_NAMES:
+        own = [i for i, place in enumerate(places) if place.partition(".")[0] == part]
+        own = [i for i in own if places[i] in by_place]
+        y = [factor * by_place[places[i]][key] for i in own]
+        axes.plot(own, y, color=color, marker=marker, ms=5, lw=1.4, mec="white", mew=0.5, zorder=3)
+        bands = [by_place[places[i]].get(f"{key}_ci95") for i in own]
+        if own and all(bands):
+            low, high = zip(*bands, strict=True)
+            axes.fill_between(own, low, high, color=color, alpha=0.15, lw=0, zorder=2)
+
+
+def _look(line: str, lines: Sequence[str]) -> tuple[str, str]:
+    phases = [name.split(" ")[-1] for name in lines]
+    phase = line.split(" ")[-1]
+    color = GRAY if phase == "start" else phase_colors([p for p in phases if p != "start"])[phase]
+    order = [name for name in lines if name != "start"]
+    return color, MARKERS[0 if line == "start" else 1 + order.index(line) % (len(MARKERS) - 1)]
+
+
+def _scale(axes: Axes, key: str) -> None:
+    axes.set_ylabel(PANELS[key][0])
+    if key == "mrr":
+        axes.set_ylim(0, 1.03)
+    elif key == "moved":
+        _log(axes)
+    else:
+        axes.margins(y=0.1)
+
+
+def _log(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _dash(name: str) -> str:
+    return "--" if name == "clip length alone" else ":"
+
+
+def _legend(figure: Figure, lines: Sequence[str], marks: Sequence[str]) -> None:
+    handles = []
+    for line in lines:
+        color, marker = _look(line, lines)
+        name = line if line == "start" or "→" in line else f"phase {line}"
+        handles.append(Line2D([], [], color=color, marker=marker, ms=5, lw=1.4, label=name))
+    for name in marks:
+        handles.append(Line2D([], [], color=DARK, lw=1, ls=_dash(name), label=name))
+    columns = max(2, int(figure.get_size_inches()[0] / 1.6))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
+
+
+def _task_order(name: str) -> list[int]:
+    return [list(TASKS).index(task) if task in TASKS else len(TASKS) for task in name.split(" · ")]
+
+
+def _task_look(name: str) -> tuple[str, str]:
+    """Of a task; a pair looks like its second task, but for the pair without asr."""
+    tasks = name.split(" · ")
+    if len(tasks) == 2 and "asr" not in tasks:
+        return PURPLE, "D"
+    return TASKS.get(tasks[-1], (GRAY, "P"))
+
+
+def _task_legend(figure: Figure, names: Sequence[str], hollow: bool) -> None:
+    handles = []
+    for name in names:
+        color, marker = _task_look(name)
+        handles.append(Line2D([], [], color=color, marker=marker, ms=6.5, lw=0.8, label=name))
+    if hollow:
+        kw = {"ls": "", "marker": "o", "mfc": "white", "color": DARK, "ms": 6.5}
+        handles.append(Line2D([], [], label="not trained on in that phase", **kw))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
