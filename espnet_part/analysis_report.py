@@ -14,15 +14,15 @@ from espnet_part.tables import markdown
 
 CAPTIONS = {
     "separation": "How far apart languages lie, place by place: mean cosine distance of clips in "
-    "two languages over that of clips in one, other sentences each, the mean of all languages taken "
-    "off first. At 1 languages are not told apart. It does not show that language matters to the "
+    "two languages over that of clips in one, other sentences each, the mean over languages taken "
+    "off. At 1 languages are not told apart. It does not show that language matters to the "
     "output: voices differ between languages too, and a clip is one mean over time here.",
     "sentences": "How near translations lie, each language's own mean taken off. Above: cosine "
     "distance of one sentence in two languages over that of two sentences in two languages; below "
     "1, meaning draws clips together. Below: how well a sentence is found among another language's "
     "(mean reciprocal rank over all ordered pairs of languages; bands: 95 % over sentences). Lines "
-    "across: guessing, and sorting by the length of the clips alone; above the second one there is "
-    "more than length. It does not show understanding: names, and words that sound alike, help too.",
+    "across: guessing, and sorting by the length of the clips alone; above the latter is more than "
+    "length. It does not show understanding: names, and words that sound alike, help too.",
     "cka": "How much each phase changed the representation of the same clips (linear centered "
     "kernel alignment, debiased). 1: the same up to rotation and scale; near 0: nothing in common. "
     "Frozen layers below a trained one stay at 1. It says how much changed, not whether for the "
@@ -212,7 +212,7 @@ def _cka(found: Mapping, title: str) -> Figure | None:
 
 
 def _movement(found: Mapping, title: str) -> Figure | None:
-    """The adapter as one place; what is frozen has not moved, and no place on a logarithmic axis."""
+    """The adapter as one place; frozen blocks have no place on a logarithmic axis."""
     rows = []
     for row in found["movement"]:
         whole = row["part"] == "adapter"

@@ -1,7 +1,7 @@
 """The gradient of each task's loss at a checkpoint, per part: its norm, and whether tasks agree.
 
 All parts are made trainable for the measurement, whatever the phase trained: the norm on a frozen
-part says how much the task would like to move it. Dropout and augmentation are off, fp32; no step is
+part says how much the task would like to move it. Dropout and augmentation are off; no step is
 taken and no weight changes.
 """
 
@@ -49,7 +49,7 @@ def task_batches(
     rows: Mapping[str, list[tuple[int, int]]],
     micro_cost: float,
 ) -> dict[str, list[dict]]:
-    """Task -> collated batches, each within the budget of a forward; unreadable rows are left out."""
+    """Task -> collated batches within the budget of a forward; unreadable rows are left out."""
     limits = model.encoder.min_samples, model.encoder.max_samples
     loader = ExampleLoader(model.prompter, 0, 0.0, None, *limits)
     out = {}

@@ -1,7 +1,7 @@
 """Figures of a look inside: layer by layer and phase by phase, a column per curriculum.
 
-Colours are Okabe and Ito's, and every line has a marker of its own too, so that figures read in gray
-and by colour-blind eyes; the background is white, also on a dark screen.
+Colors are Okabe and Ito's, and every line has a marker of its own too: figures read in gray and by
+color-blind eyes. The background is white, also on a dark screen.
 """
 
 from __future__ import annotations
@@ -112,28 +112,12 @@ def draw_by_phase(
         figure, grid = _grid(len(parts), curricula, 3.0, title)
         for i, part in enumerate(parts):
             for j, curriculum in enumerate(curricula):
-                axes = grid[i][j]
-                own = [r for r in rows if (r["curriculum"], r["part"]) == (curriculum, part)]
-                phases = list(
-                    dict.fromkeys(r["phase"] for r in rows if r["curriculum"] == curriculum)
-                )
-                if key == "cosine":
-                    axes.axhline(0, color=DARK, lw=1, ls=":", zorder=1)
-                for k, name in enumerate(names):
-                    shift = 0.5 * (k - (len(names) - 1) / 2) / max(len(names), 2)
-                    color, marker = _task_look(name)
-                    mine = [row for row in own if label(row) == name]
-                    x = [phases.index(row["phase"]) + shift for row in mine]
-                    axes.plot(x, [row[key] for row in mine], color=color, lw=0.8, alpha=0.6)
-                    for at, row in zip(x, mine, strict=True):
-                        hollow = not row.get("trained", True)
-                        face = "white" if hollow else color
-                        axes.plot(at, row[key], marker, color=color, mfc=face, ms=6.5, zorder=3)
-                axes.set_xticks(range(len(phases)), phases)
-                axes.set_xlim(-0.6, len(phases) - 0.4)
+                own = [row for row in rows if row["curriculum"] == curriculum]
+                phases = list(dict.fromkeys(row["phase"] for row in own))
+                own = [{**row, "name": label(row)} for row in own if row["part"] == part]
+                _by_phase(grid[i][j], own, key, names, phases)
                 if i == len(parts) - 1:
-                    axes.set_xlabel("after phase")
-                axes.grid(axis="y", color="#dddddd", lw=0.6)
+                    grid[i][j].set_xlabel("after phase")
             part_name = "LLM" if part == "llm" else part
             grid[i][0].set_ylabel(f"{part_name}:\n{PANELS[key][0]}")
             if key == "norm":
@@ -142,6 +126,24 @@ def draw_by_phase(
                 grid[i][0].set_ylim(-1.05, 1.05)
         _task_legend(figure, names, any(row.get("trained") is False for row in rows))
     return figure
+
+
+def _by_phase(axes: Axes, rows: Sequence[Mapping], key: str, names, phases) -> None:
+    """A panel of `draw_by_phase`: markers of one part, side by side at each phase."""
+    if key == "cosine":
+        axes.axhline(0, color=DARK, lw=1, ls=":", zorder=1)
+    for k, name in enumerate(names):
+        shift = 0.5 * (k - (len(names) - 1) / 2) / max(len(names), 2)
+        color, marker = _task_look(name)
+        own = [row for row in rows if row["name"] == name]
+        x = [phases.index(row["phase"]) + shift for row in own]
+        axes.plot(x, [row[key] for row in own], color=color, lw=0.8, alpha=0.6)
+        for at, row in zip(x, own, strict=True):
+            face = color if row.get("trained", True) else "white"
+            axes.plot(at, row[key], marker, color=color, mfc=face, ms=6.5, zorder=3)
+    axes.set_xticks(range(len(phases)), phases)
+    axes.set_xlim(-0.6, len(phases) - 0.4)
+    axes.grid(axis="y", color="#dddddd", lw=0.6)
 
 
 def _grid(n_rows: int, curricula: Sequence[str], wide: float, title: str):

@@ -1,8 +1,8 @@
 """One vector per clip and place of a model: the mean over time of every layer's states.
 
-Places: ``encoder.0`` (what the first encoder block reads) to ``encoder.L`` (what the last one gives
-out), ``adapter`` (what the LLM reads as speech), ``llm.1`` to ``llm.K`` (LLM blocks, at the speech's
-positions). The LLM's layer 0 would be the adapter's output once more. The instruction stands behind
+Places: ``encoder.0`` (what the first encoder block reads) to ``encoder.L`` (what the last gives
+out), ``adapter`` (what the LLM reads as speech), ``llm.1`` to ``llm.K`` (LLM blocks, at the
+speech). The LLM's layer 0 would be the adapter's output once more. The instruction stands behind
 the speech, so in a causal LM no speech position knows the task or the name of the language.
 
 Shapes: T frames, S speech positions, P prompt tokens, D width.
@@ -103,7 +103,7 @@ def _llm_layers(model: Any) -> range:
 
 
 def _first_tensor(value) -> Tensor | None:
-    """The first float tensor in nested tuples: blocks give out states alone, or with other things."""
+    """The first float tensor in nested tuples: blocks give out states alone or with others."""
     if isinstance(value, Tensor):
         return value if value.is_floating_point() else None
     if isinstance(value, (tuple, list)):

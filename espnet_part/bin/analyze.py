@@ -1,4 +1,4 @@
-r"""Looks inside the models of an experiment: what the paper argues in words, as numbers and figures.
+r"""Looks inside an experiment's models: what the paper argues in words, as numbers and figures.
 
 python -m espnet_part.bin.analyze --exp exp/miniature --curricula part two_stage
     --test_sets miniature_test_asr_en miniature_test_asr_de miniature_test_asr_fr
@@ -15,8 +15,8 @@ the first phase. Measures, each after every phase:
                   languages' means): hidden states share a large common direction.
   parallel_ratio  distance of one sentence in two languages / of two sentences in two languages,
                   each language's own mean taken off; below 1: translations come close
-  mrr             retrieval of a sentence among another language's: mean of 1 / rank over all ordered
-                  pairs of languages, each language's own mean taken off (mrr_raw: left in). Held
+  mrr             retrieval of a sentence among another language's: mean of 1 / rank over pairs of
+                  languages, each language's own mean taken off (mrr_raw: left in). Held
                   against chance and against the lengths of the clips alone.
   cka             linear centered kernel alignment with the moment before, debiased; 1: unchanged
   moved           ||W_end - W_start|| / ||W_start|| of each block in each phase
