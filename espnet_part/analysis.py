@@ -65,7 +65,7 @@ def measure_places(vectors: dict[str, np.ndarray], chosen: Chosen) -> list[dict]
             raw = retrieval(center(vectors_ND, chosen.languages), *names)
             if own and raw:
                 row |= {"mrr": own["mrr"], "mrr_ci95": own["ci95"], "mrr_raw": raw["mrr"]}
-                row["mrr_pairs"] = own["pairs"]
+                row["mrr_by_language"] = own["by_language"]
         rows.append(row)
     return rows
 

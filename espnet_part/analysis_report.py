@@ -20,8 +20,8 @@ CAPTIONS = {
     "sentences": "How near translations lie, each language's own mean taken off. Above: cosine "
     "distance of one sentence in two languages over that of two sentences in two languages; below "
     "1, meaning draws clips together. Below: how well a sentence is found among another language's "
-    "(mean reciprocal rank over all ordered pairs of languages; bands: 95 % over sentences). Lines "
-    "across: guessing, and sorting by the length of the clips alone; above the latter is more than "
+    "(mean reciprocal rank over all ordered pairs of languages; band: 95 % over sentences, of the "
+    "last phase). Lines across: guessing, and sorting by the length of the clips alone; above the latter is more than "
     "length. It does not show understanding: names, and words that sound alike, help too.",
     "cka": "How much each phase changed the representation of the same clips (linear centered "
     "kernel alignment, debiased). 1: the same up to rotation and scale; near 0: nothing in common. "
@@ -50,8 +50,8 @@ KEYS = {
     "mean cosine distance (0 to 2) of clips in one language, in two, and of one sentence in two, "
     "the mean of the languages' means taken off; separation: between / within. parallel_ratio: "
     "parallel / between with each language's own mean taken off; mrr: mean reciprocal rank of a "
-    "sentence among another language's, so too; mrr_ci95 over sentences; mrr_pairs by from>to; "
-    "mrr_raw: with the common mean alone taken off",
+    "sentence among another language's, so too; mrr_ci95 over sentences; mrr_by_language: of "
+    "its pairs; mrr_raw: with the common mean alone taken off",
     "cka": "linear CKA of a place, debiased, between two moments that follow each other",
     "movement": "||end - start|| / ||start|| of the weights of a block in a phase; block: number, "
     "embeddings, rest (of no block), all",
@@ -77,7 +77,7 @@ def write_analysis(found: Mapping, out: Path, title: str) -> list[Path]:
     drawn = {}
     for name, draw in FIGURES.items():
         figure = draw(found, title)
-        for kind in ("svg", "png"):
+        for kind in ("png", "svg"):
             path = out / f"{name}.{kind}"
             path.unlink(missing_ok=True)  # of a run before
             if figure is not None:

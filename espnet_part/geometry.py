@@ -116,13 +116,15 @@ def retrieval(vectors_ND, language_N, sentence_N) -> dict | None:
 
     Returns:
         ``mrr``, ``ci95`` (normal approximation over sentences), ``chance``, ``candidates`` (mean
-        number), ``pairs`` ("de>fr": mrr); None without any pair.
+        number), ``by_language`` (mean over the pairs that it is in); None without any pair.
     """
     vectors_ND = np.asarray(vectors_ND, dtype=np.float64)
     place: dict[str, dict] = {}
     for i, (code, sentence) in enumerate(zip(language_N, sentence_N, strict=True)):
         place.setdefault(str(code), {})[sentence] = i
-    pairs, counts, by_sentence = {}, [], {}
+    pairs: dict[tuple[str, str], float] = {}
+    counts: list[int] = []
+    by_sentence: dict[object, list[float]] = {}
     for a, b in permutations(sorted(place), 2):
         shared = sorted(place[a].keys() & place[b].keys())
         if len(shared) < 2:
@@ -131,7 +133,7 @@ def retrieval(vectors_ND, language_N, sentence_N) -> dict | None:
         keys = vectors_ND[[place[b][s] for s in shared]]
         one = queries.shape[1] == 1
         ranks_S = reciprocal_ranks(-abs(queries - keys.T) if one else cosine(queries, keys))
-        pairs[f"{a}>{b}"] = float(ranks_S.mean())
+        pairs[a, b] = float(ranks_S.mean())
         counts.append(len(shared))
         for sentence, rank in zip(shared, ranks_S, strict=True):
             by_sentence.setdefault(sentence, []).append(rank)
@@ -146,7 +148,10 @@ def retrieval(vectors_ND, language_N, sentence_N) -> dict | None:
         "ci95": [max(0.0, mrr - half), min(1.0, mrr + half)],
         "chance": float(np.mean([chance_reciprocal_rank(n) for n in counts])),
         "candidates": float(np.mean(counts)),
-        "pairs": pairs,
+        "by_language": {
+            code: float(np.mean([value for pair, value in pairs.items() if code in pair]))
+            for code in sorted({code for pair in pairs for code in pair})
+        },
     }
 
 

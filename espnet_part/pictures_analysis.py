@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from espnet_part.pictures_style import (
     BAND,
@@ -28,15 +28,15 @@ GRAY = "#777777"
 MARKERS = ("X", "o", "s", "^", "D", "v", "P", "*")
 TASKS = {"asr": (BLUE, "o"), "st": (VERMILION, "s"), "mt": (GREEN, "^"), "instruct": (PURPLE, "D")}
 PART_NAMES = {"encoder": "encoder layer", "adapter": "adapter", "llm": "LLM block"}
-# Quantity -> label of the axis, what a line across means.
+# Quantity -> label of its axis.
 PANELS = {
-    "separation": ("distance between languages\n/ within a language (ratio)", "not told apart"),
-    "parallel_ratio": ("distance of translations\n/ of other sentences (ratio)", "no closer"),
-    "mrr": ("retrieval of translations\n(mean reciprocal rank, 0 to 1)", "chance"),
-    "cka": ("similarity to the phase before\n(linear CKA, 1: the same)", None),
-    "moved": ("movement in the phase\n(% of the weights' norm)", None),
-    "norm": ("gradient norm\n(nats per token\nper unit of weight)", None),
-    "cosine": ("cosine of gradients\n(-1 to 1)", "at right angles"),
+    "separation": "distance, ratio:\nbetween languages\n/ within a language",
+    "parallel_ratio": "distance, ratio:\ntranslations\n/ other sentences",
+    "mrr": "retrieval:\nmean reciprocal\nrank (0 to 1)",
+    "cka": "similarity to the\nphase before\n(linear CKA, 0 to 1)",
+    "moved": "movement in the\nphase (% of the\nweights' norm)",
+    "norm": "gradient norm (nats per token, per unit of weight)",
+    "cosine": "cosine of two tasks' gradients (-1 to 1)",
 }
 
 
@@ -51,7 +51,8 @@ def draw_places(
     """Draws quantities over the places of a model, a line per phase.
 
     Args:
-        rows: With ``curriculum``, ``place`` and the keys; a ``<key>_ci95`` becomes a band.
+        rows: With ``curriculum``, ``place`` and the keys; a ``<key>_ci95`` of a
+            curriculum's last phase becomes a band.
         places: In order, ``encoder.0``, ``adapter``, ``llm.1`` ...
         keys: A panel below the other for each; those without any value are left out.
         title: Line above.
@@ -76,8 +77,10 @@ def draw_places(
                 _bands(axes, places, last=i == len(keys) - 1)
                 for name, height in ((marks or {}).get(key) or {}).items():
                     axes.axhline(height, color=DARK, lw=1, ls=_dash(name), zorder=1)
+                last = label(own[-1]) if own else None  # bands of all phases would be one blur
                 for line in lines:
-                    _line(axes, [r for r in own if label(r) == line], places, key, line, lines)
+                    mine = [row for row in own if label(row) == line]
+                    _line(axes, mine, places, key, line, lines, band=line == last)
             _scale(grid[i][0], key)
         seen = {name for key in keys for name in (marks or {}).get(key) or {}}
         _legend(figure, lines, sorted(seen))
@@ -119,11 +122,12 @@ def draw_by_phase(
                 if i == len(parts) - 1:
                     grid[i][j].set_xlabel("after phase")
             part_name = "LLM" if part == "llm" else part
-            grid[i][0].set_ylabel(f"{part_name}:\n{PANELS[key][0]}")
+            grid[i][0].set_ylabel(part_name)
             if key == "norm":
                 _log(grid[i][0])
             else:
                 grid[i][0].set_ylim(-1.05, 1.05)
+        figure.supylabel(PANELS[key], fontsize=10)
         _task_legend(figure, names, any(row.get("trained") is False for row in rows))
     return figure
 
@@ -185,8 +189,8 @@ def _bands(axes: Axes, places: Sequence[str], last: bool) -> None:
         axes.set_xlabel(" ")
 
 
-def _line(axes: Axes, rows: Sequence[Mapping], places, key: str, line: str, lines) -> None:
-    """One phase's line, broken where the part of the model changes."""
+def _line(axes: Axes, rows: Sequence[Mapping], places, key: str, line, lines, band: bool) -> None:
+    """One phase's line, broken where the part of the model changes, with its band if wanted."""
     color, marker = _look(line, lines)
     by_place = {row["place"]: row for row in rows}
     factor = 100 if key == "moved" else 1
@@ -194,9 +198,10 @@ def _line(axes: Axes, rows: Sequence[Mapping], places, key: str, line: str, line
         own = [i for i, place in enumerate(places) if place.partition(".")[0] == part]
         own = [i for i in own if places[i] in by_place]
         y = [factor * by_place[places[i]][key] for i in own]
-        axes.plot(own, y, color=color, marker=marker, ms=5, lw=1.4, mec="white", mew=0.5, zorder=3)
+        size = 7 if part == "adapter" else 5  # no line leads the eye to a lone marker
+        axes.plot(own, y, color=color, marker=marker, ms=size, lw=1.4, mec="white", mew=0.5)
         bands = [by_place[places[i]].get(f"{key}_ci95") for i in own]
-        if own and all(bands):
+        if own and all(bands) and band:
             low, high = zip(*bands, strict=True)
             axes.fill_between(own, low, high, color=color, alpha=0.15, lw=0, zorder=2)
 
@@ -210,7 +215,7 @@ def _look(line: str, lines: Sequence[str]) -> tuple[str, str]:
 
 
 def _scale(axes: Axes, key: str) -> None:
-    axes.set_ylabel(PANELS[key][0])
+    axes.set_ylabel(PANELS[key])
     if key == "mrr":
         axes.set_ylim(0, 1.03)
     elif key == "moved":
@@ -221,6 +226,7 @@ def _scale(axes: Axes, key: str) -> None:
 
 def _log(axes: Axes) -> None:
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
