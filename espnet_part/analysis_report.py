@@ -21,8 +21,9 @@ CAPTIONS = {
     "distance of one sentence in two languages over that of two sentences in two languages; below "
     "1, meaning draws clips together. Below: how well a sentence is found among another language's "
     "(mean reciprocal rank over all ordered pairs of languages; band: 95 % over sentences, of the "
-    "last phase). Lines across: guessing, and sorting by the length of the clips alone; above the latter is more than "
-    "length. It does not show understanding: names, and words that sound alike, help too.",
+    "last phase). Lines across: guessing, and sorting by the length of the clips alone; above the "
+    "latter is more than length. It does not show understanding: names and words that sound alike "
+    "help too.",
     "cka": "How much each phase changed the representation of the same clips (linear centered "
     "kernel alignment, debiased). 1: the same up to rotation and scale; near 0: nothing in common. "
     "Frozen layers below a trained one stay at 1. It says how much changed, not whether for the "

@@ -126,7 +126,8 @@ def draw_by_phase(
             if key == "norm":
                 _log(grid[i][0])
             else:
-                grid[i][0].set_ylim(-1.05, 1.05)
+                most = max(abs(row[key]) for row in rows)
+                grid[i][0].set_ylim(-1.15 * most, 1.15 * most)
         figure.supylabel(PANELS[key], fontsize=10)
         _task_legend(figure, names, any(row.get("trained") is False for row in rows))
     return figure
