@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from espnet_part.audio import AudioError, audio_samples, load_audio
-from espnet_part.datadir import Row
 from espnet_part.geometry import (
     center,
     center_languages,
@@ -167,7 +166,8 @@ def _look(moment: Moment, chosen, before, manifests, rows, device) -> tuple[Look
     """Measures one moment; returns with it its weights, which the next phase may start from."""
     model = moment.load(device)
     look = Look()
-    look.vectors = pool(model, (_wave(row) for row in chosen.rows))
+    order, waves = _by_length(chosen)
+    look.vectors = {place: vectors[order] for place, vectors in pool(model, waves).items()}
     look.geometry = measure_places(look.vectors, chosen)
     weights = plain_weights(model)
     if moment.phase != START:
@@ -187,8 +187,13 @@ def _look(moment: Moment, chosen, before, manifests, rows, device) -> tuple[Look
     return look, (moment.key, weights)
 
 
-def _wave(row: Row) -> np.ndarray:
-    return load_audio(row.path, row.start_sec, row.end_sec)
+def _by_length(chosen: Chosen) -> tuple[np.ndarray, Iterator[np.ndarray]]:
+    """The clips from short to long, and the place of each of `chosen` among them."""
+    samples = [audio_samples(row.path, row.start_sec, row.end_sec) for row in chosen.rows]
+    shortest_first = np.argsort(samples, kind="stable")
+    rows = [chosen.rows[i] for i in shortest_first]
+    waves = (load_audio(row.path, row.start_sec, row.end_sec) for row in rows)
+    return np.argsort(shortest_first), waves
 
 
 def _gradient_rows(moments: list[Moment], most: int) -> tuple[list[Manifest], dict]:

@@ -5,12 +5,12 @@ out), ``adapter`` (what the LLM reads as speech), ``llm.1`` to ``llm.K`` (LLM bl
 speech). The LLM's layer 0 would be the adapter's output once more. The instruction stands behind
 the speech, so in a causal LM no speech position knows the task or the name of the language.
 
-Shapes: T frames, S speech positions, P prompt tokens, D width.
+Shapes: B clips, T frames, S speech positions of all clips, M packed positions, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from espnet_part.attention import packed_inputs
+from espnet_part.encoder import SAMPLE_RATE
 from espnet_part.hidden_states import HiddenStates
+from espnet_part.splice import pad_waves
 
 
 def place_names(model: nn.Module) -> list[str]:
@@ -28,11 +30,11 @@ def place_names(model: nn.Module) -> list[str]:
 
 
 class EncoderStates:
-    """Catches what the encoder's blocks read and give out, for one clip at a time.
+    """Catches what the encoder's blocks read and give out.
 
     Attributes:
-        states: Layer -> (T, D), of the last forward inside the `with` block. T may differ between
-            layers where blocks shorten the time axis.
+        states: Layer -> (B, T, D), of the last forward inside the `with` block. T may differ
+            between layers where blocks shorten the time axis.
     """
 
     def __init__(self, encoder: Any):
@@ -60,42 +62,69 @@ class EncoderStates:
 
     def _keep(self, layer: int, value) -> None:
         state = _first_tensor(value)
-        assert state is not None and state.dim() == 3 and len(state) == 1, "one clip at a time"
-        self.states[layer] = state[0, self._queries :]
+        assert state is not None and state.dim() == 3, "blocks of frames (B, T, D)"
+        self.states[layer] = state[:, self._queries :]
 
 
 @torch.no_grad()
-def clip_vectors(model: Any, wave_T: np.ndarray) -> dict[str, np.ndarray]:
-    """Vectors (D,) of one clip, float32, by place.
-
-    Clips go through alone: no frame is padding, whatever the encoder. What is lost in speed is
-    little on a CPU, where small batches are as fast as large ones.
+def clip_vectors(model: Any, waves: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Vectors (B, D) of some clips, float32, by place; padding is no part of a mean.
 
     Args:
         model: A `PARTModel` in eval mode.
-        wave_T: 16 kHz waveform.
+        waves: 16 kHz waveforms.
     """
     embeddings = model.llm.get_input_embeddings()
     device = embeddings.weight.device
-    speech_1T = torch.from_numpy(np.ascontiguousarray(wave_T, dtype=np.float32))[None].to(device)
+    speech_BT, samples_B = pad_waves(list(waves))
     with EncoderStates(model.encoder) as encoder:
-        frames_1SD, lengths = model.speech_frames(speech_1T, torch.tensor([len(wave_T)]))
-    speech_SD = frames_1SD[0, : int(lengths[0])]
+        frames_BTD, lengths_B = model.speech_frames(speech_BT.to(device), samples_B)
+    counts_B = torch.as_tensor(model.encoder.frame_lengths(samples_B))
+    width = int(counts_B.max())
+    if len(waves) > 1 and any(state.shape[1] != width for state in encoder.states.values()):
+        # Blocks that shorten the time axis: which of their frames are padding, only they know.
+        alone = [clip_vectors(model, [wave]) for wave in waves]
+        return {place: np.concatenate([one[place] for one in alone]) for place in alone[0]}
+    states = {}
+    for layer, state_BTD in encoder.states.items():
+        full = [state_BTD.shape[1]] if len(waves) == 1 else counts_B.tolist()
+        states[f"encoder.{layer}"] = [x_TD[:n] for x_TD, n in zip(state_BTD, full, strict=True)]
+    states["adapter"] = [x_TD[:n] for x_TD, n in zip(frames_BTD, lengths_B.tolist(), strict=True)]
     prompt = torch.tensor(model.prompter.prompt("asr", "en", "en").before, device=device).long()
-    embeds_MD = torch.cat([embeddings(prompt), speech_SD.to(embeddings.weight.dtype)])
-    position_M = torch.arange(len(embeds_MD), device=device)
+    before_PD = embeddings(prompt)
+    rows = [torch.cat([before_PD, x_TD.to(before_PD.dtype)]) for x_TD in states["adapter"]]
+    row_lengths = [len(row) for row in rows]
+    position_M = torch.cat([torch.arange(n, device=device) for n in row_lengths])
     with HiddenStates(model.llm, _llm_layers(model), stop=True) as llm:
-        model.llm(**packed_inputs(embeds_MD, position_M, [len(embeds_MD)]))
-    states = {f"encoder.{layer}": state_TD for layer, state_TD in encoder.states.items()}
-    states["adapter"] = speech_SD
-    states |= {f"llm.{layer}": state_MD[len(prompt) :] for layer, state_MD in llm.states.items()}
-    return {place: state.float().mean(0).cpu().numpy() for place, state in states.items()}
+        model.llm(**packed_inputs(torch.cat(rows), position_M, row_lengths))
+    for layer, state_MD in llm.states.items():
+        states[f"llm.{layer}"] = [row[len(prompt) :] for row in state_MD.split(row_lengths)]
+    return {
+        place: torch.stack([x_TD.float().mean(0) for x_TD in own]).cpu().numpy()
+        for place, own in states.items()
+    }
 
 
-def pool(model: Any, waves: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
-    """Vectors of many clips: place -> (N, D)."""
-    found = [clip_vectors(model, wave_T) for wave_T in waves]
-    return {place: np.stack([one[place] for one in found]) for place in place_names(model)}
+def pool(model: Any, clips: Iterable[np.ndarray], batch_sec: float = 30.0) -> dict[str, np.ndarray]:
+    """Vectors of many clips: place -> (N, D), in the clips' order.
+
+    Args:
+        model: A `PARTModel` in eval mode.
+        clips: 16 kHz waveforms; those that follow each other share a batch, so neighbors of like
+            length waste little.
+        batch_sec: Most seconds of a batch, padding included; a longer clip goes alone.
+    """
+    found: list[dict[str, np.ndarray]] = []
+    batch: list[np.ndarray] = []
+    for wave_T in clips:
+        longest = max(map(len, [*batch, wave_T]))
+        if batch and longest * (len(batch) + 1) > batch_sec * SAMPLE_RATE:
+            found.append(clip_vectors(model, batch))
+            batch = []
+        batch.append(wave_T)
+    if batch:
+        found.append(clip_vectors(model, batch))
+    return {place: np.concatenate([one[place] for one in found]) for place in place_names(model)}
 
 
 def _llm_layers(model: Any) -> range:

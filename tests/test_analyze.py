@@ -25,7 +25,7 @@ POLICIES = {
 
 
 @pytest.fixture(scope="module")
-def experiment(tmp_path_factory, config_values, make_model, manifests):
+def experiment(tmp_path_factory, config_values, manifests):
     """`exp/toy`: part has phases 1, 2a, 3; two_stage links to part's phase 1 and has a 2a too.
 
     In place of training, what a phase trains is multiplied by 1.1.
