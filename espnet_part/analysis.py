@@ -7,10 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from espnet_part.audio import AudioError, audio_samples, load_audio
+from espnet_part.datadir import Row
 from espnet_part.geometry import (
     center,
     center_languages,
@@ -82,7 +84,7 @@ def describe_clips(chosen: Chosen) -> dict:
         "pairing": chosen.pairing,
     }
     if chosen.pairing:
-        samples = [audio_samples(row.path, row.start_sec, row.end_sec) for row in chosen.rows]
+        samples = [_samples(row) for row in chosen.rows]
         log_sec = center_languages(np.log(np.array(samples))[:, None], chosen.languages)
         by_length = retrieval(log_sec, chosen.languages, chosen.sentences)
         if by_length:
@@ -96,7 +98,7 @@ def readable(chosen: Chosen, shortest: int, longest: int | None) -> Chosen:
     kept = []
     for i, row in enumerate(chosen.rows):
         try:
-            samples = audio_samples(row.path, row.start_sec, row.end_sec)
+            samples = _samples(row)
             reason = f"{samples} samples" if not fits(samples, shortest, longest) else None
         except AudioError as error:
             reason = str(error)
@@ -104,7 +106,7 @@ def readable(chosen: Chosen, shortest: int, longest: int | None) -> Chosen:
             kept.append(i)
         else:
             log.warning("%s: left out (%s)", row.utt_id, reason)
-    rows, sentences = ([values[i] for i in kept] for values in (chosen.rows, chosen.sentences))
+    rows, sentences = [chosen.rows[i] for i in kept], [chosen.sentences[i] for i in kept]
     return Chosen(rows, sentences, chosen.pairing)
 
 
@@ -128,9 +130,8 @@ def analyze(
         ``clips``, ``places``, and lists of rows: ``geometry``, ``cka``, ``movement``,
         ``gradients``, ``gradient_cosines``.
     """
-    first = curricula[0][0].load()
-    chosen = readable(chosen, first.encoder.min_samples, first.encoder.max_samples)
-    del first
+    encoder: Any = curricula[0][0].load().encoder
+    chosen = readable(chosen, encoder.min_samples, encoder.max_samples)
     out: dict = {"clips": describe_clips(chosen), "places": []}
     out |= {key: [] for key in ("geometry", "cka", "movement", "gradients", "gradient_cosines")}
     manifests, rows = _gradient_rows([m for own in curricula for m in own], grad_rows)
@@ -189,11 +190,14 @@ def _look(moment: Moment, chosen, before, manifests, rows, device) -> tuple[Look
 
 def _by_length(chosen: Chosen) -> tuple[np.ndarray, Iterator[np.ndarray]]:
     """The clips from short to long, and the place of each of `chosen` among them."""
-    samples = [audio_samples(row.path, row.start_sec, row.end_sec) for row in chosen.rows]
-    shortest_first = np.argsort(samples, kind="stable")
+    shortest_first = np.argsort([_samples(row) for row in chosen.rows], kind="stable")
     rows = [chosen.rows[i] for i in shortest_first]
-    waves = (load_audio(row.path, row.start_sec, row.end_sec) for row in rows)
+    waves = (load_audio(str(row.path), row.start_sec, row.end_sec) for row in rows)
     return np.argsort(shortest_first), waves
+
+
+def _samples(row: Row) -> int:
+    return audio_samples(str(row.path), row.start_sec, row.end_sec)
 
 
 def _gradient_rows(moments: list[Moment], most: int) -> tuple[list[Manifest], dict]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from espnet_part.pictures_analysis import draw_by_phase, draw_places
+from espnet_part.pictures_analysis import draw_places
 from espnet_part.pictures_style import save
+from espnet_part.pictures_tasks import draw_by_phase
 from espnet_part.tables import markdown
 
 CAPTIONS = {

@@ -1,4 +1,4 @@
-"""Figures of a look inside: layer by layer and phase by phase, a column per curriculum.
+"""Figures of a look inside, layer by layer: a line per phase, a column per curriculum.
 
 Colors are Okabe and Ito's, and every line has a marker of its own too: figures read in gray and by
 color-blind eyes. The background is white, also on a dark screen.
@@ -13,30 +13,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from espnet_part.pictures_style import (
-    BAND,
-    BLUE,
-    DARK,
-    GREEN,
-    PURPLE,
-    VERMILION,
-    phase_colors,
-    style,
-)
+from espnet_part.pictures_style import BAND, DARK, phase_colors, style
 
 GRAY = "#777777"
 MARKERS = ("X", "o", "s", "^", "D", "v", "P", "*")
-TASKS = {"asr": (BLUE, "o"), "st": (VERMILION, "s"), "mt": (GREEN, "^"), "instruct": (PURPLE, "D")}
-PART_NAMES = {"encoder": "encoder layer", "adapter": "adapter", "llm": "LLM block"}
+PART_NAMES = {"encoder": "encoder layer", "adapter": "adapter", "llm": "LLM layer"}
 # Quantity -> label of its axis.
 PANELS = {
     "separation": "distance, ratio:\nbetween languages\n/ within a language",
     "parallel_ratio": "distance, ratio:\ntranslations\n/ other sentences",
-    "mrr": "retrieval:\nmean reciprocal\nrank (0 to 1)",
-    "cka": "similarity to the\nphase before\n(linear CKA, 0 to 1)",
+    "mrr": "retrieval:\nmean reciprocal\nrank (at most 1)",
+    "cka": "similarity to the\nphase before\n(linear CKA, at most 1)",
     "moved": "movement in the\nphase (% of the\nweights' norm)",
-    "norm": "gradient norm (nats per token, per unit of weight)",
-    "cosine": "cosine of two tasks' gradients (-1 to 1)",
 }
 
 
@@ -68,7 +56,7 @@ def draw_places(
     curricula = list(dict.fromkeys(row["curriculum"] for row in rows))
     lines = list(dict.fromkeys(label(row) for row in rows))
     with style():
-        figure, grid = _grid(len(keys), curricula, 1.2 + 0.23 * len(places), title)
+        figure, grid = make_grid(len(keys), curricula, 1.2 + 0.215 * len(places), title)
         for i, key in enumerate(keys):
             for j, curriculum in enumerate(curricula):
                 axes = grid[i][j]
@@ -87,71 +75,8 @@ def draw_places(
     return figure
 
 
-def draw_by_phase(
-    rows: Sequence[Mapping],
-    key: str,
-    label: Callable[[Mapping], str],
-    title: str = "",
-) -> Figure | None:
-    """Draws a quantity per part over the moments of each curriculum, a marker per task.
-
-    Args:
-        rows: With ``curriculum``, ``phase``, ``part`` and the key; where ``trained`` is false, the
-            marker is hollow.
-        key: One of PANELS.
-        label: Which task, or two, a row is of.
-        title: Line above.
-
-    Returns:
-        The figure; None where there is nothing to draw.
-    """
-    rows = [row for row in rows if row.get(key)]
-    if not rows:
-        return None
-    curricula = list(dict.fromkeys(row["curriculum"] for row in rows))
-    parts = [part for part in PART_NAMES if any(row["part"] == part for row in rows)]
-    names = sorted(dict.fromkeys(label(row) for row in rows), key=_task_order)
-    with style():
-        figure, grid = _grid(len(parts), curricula, 3.0, title)
-        for i, part in enumerate(parts):
-            for j, curriculum in enumerate(curricula):
-                own = [row for row in rows if row["curriculum"] == curriculum]
-                phases = list(dict.fromkeys(row["phase"] for row in own))
-                own = [{**row, "name": label(row)} for row in own if row["part"] == part]
-                _by_phase(grid[i][j], own, key, names, phases)
-                if i == len(parts) - 1:
-                    grid[i][j].set_xlabel("after phase")
-            part_name = "LLM" if part == "llm" else part
-            grid[i][0].set_ylabel(part_name)
-            if key == "norm":
-                _log(grid[i][0])
-            else:
-                most = max(abs(row[key]) for row in rows)
-                grid[i][0].set_ylim(-1.15 * most, 1.15 * most)
-        figure.supylabel(PANELS[key], fontsize=10)
-        _task_legend(figure, names, any(row.get("trained") is False for row in rows))
-    return figure
-
-
-def _by_phase(axes: Axes, rows: Sequence[Mapping], key: str, names, phases) -> None:
-    """A panel of `draw_by_phase`: markers of one part, side by side at each phase."""
-    if key == "cosine":
-        axes.axhline(0, color=DARK, lw=1, ls=":", zorder=1)
-    for k, name in enumerate(names):
-        shift = 0.5 * (k - (len(names) - 1) / 2) / max(len(names), 2)
-        color, marker = _task_look(name)
-        own = [row for row in rows if row["name"] == name]
-        x = [phases.index(row["phase"]) + shift for row in own]
-        axes.plot(x, [row[key] for row in own], color=color, lw=0.8, alpha=0.6)
-        for at, row in zip(x, own, strict=True):
-            face = color if row.get("trained", True) else "white"
-            axes.plot(at, row[key], marker, color=color, mfc=face, ms=6.5, zorder=3)
-    axes.set_xticks(range(len(phases)), phases)
-    axes.set_xlim(-0.6, len(phases) - 0.4)
-    axes.grid(axis="y", color="#dddddd", lw=0.6)
-
-
-def _grid(n_rows: int, curricula: Sequence[str], wide: float, title: str):
+def make_grid(n_rows: int, curricula: Sequence[str], wide: float, title: str):
+    """A figure with a column per curriculum, `wide` inches each, and its axes by row and column."""
     width = max(5.0, 0.9 + len(curricula) * wide)
     figure = Figure(figsize=(width, 1.1 + 2.15 * n_rows), layout="constrained")
     grid = figure.subplots(n_rows, len(curricula), sharey="row", sharex="col", squeeze=False)
@@ -218,14 +143,16 @@ def _look(line: str, lines: Sequence[str]) -> tuple[str, str]:
 def _scale(axes: Axes, key: str) -> None:
     axes.set_ylabel(PANELS[key])
     if key == "mrr":
-        axes.set_ylim(0, 1.03)
+        axes.margins(y=0.15)
+        axes.set_ylim(bottom=0)
     elif key == "moved":
-        _log(axes)
+        log_axis(axes)
     else:
         axes.margins(y=0.1)
 
 
-def _log(axes: Axes) -> None:
+def log_axis(axes: Axes) -> None:
+    """Makes y logarithmic, with plain numbers at 1, 2 and 5."""
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
@@ -246,26 +173,3 @@ def _legend(figure: Figure, lines: Sequence[str], marks: Sequence[str]) -> None:
         handles.append(Line2D([], [], color=DARK, lw=1, ls=_dash(name), label=name))
     columns = max(2, int(figure.get_size_inches()[0] / 1.6))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
-
-
-def _task_order(name: str) -> list[int]:
-    return [list(TASKS).index(task) if task in TASKS else len(TASKS) for task in name.split(" · ")]
-
-
-def _task_look(name: str) -> tuple[str, str]:
-    """Of a task; a pair looks like its second task, but for the pair without asr."""
-    tasks = name.split(" · ")
-    if len(tasks) == 2 and "asr" not in tasks:
-        return PURPLE, "D"
-    return TASKS.get(tasks[-1], (GRAY, "P"))
-
-
-def _task_legend(figure: Figure, names: Sequence[str], hollow: bool) -> None:
-    handles = []
-    for name in names:
-        color, marker = _task_look(name)
-        handles.append(Line2D([], [], color=color, marker=marker, ms=6.5, lw=0.8, label=name))
-    if hollow:
-        kw = {"ls": "", "marker": "o", "mfc": "white", "color": DARK, "ms": 6.5}
-        handles.append(Line2D([], [], label="not trained on in that phase", **kw))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from espnet_part.attention import packed_inputs
 from espnet_part.encoder import SAMPLE_RATE
@@ -23,7 +23,7 @@ from espnet_part.hidden_states import HiddenStates
 from espnet_part.splice import pad_waves
 
 
-def place_names(model: nn.Module) -> list[str]:
+def place_names(model: Any) -> list[str]:
     """Names of all places of a `PARTModel`, in order of computation."""
     encoder = [f"encoder.{layer}" for layer in range(len(model.encoder.layers) + 1)]
     return [*encoder, "adapter", *(f"llm.{i}" for i in _llm_layers(model))]

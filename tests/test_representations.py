@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from espnet_part.representations import clip_vectors, place_names, pool
+from espnet_part.representations import EncoderStates, clip_vectors, place_names, pool
 
 ENCODERS = ["sensevoice", "whisper", "transformers", "espnet"]
 
@@ -90,3 +90,20 @@ def test_batches_change_nothing(make_model, encoder):
             spread = float(np.ptp(alone[place]))
             assert found[place][i] == pytest.approx(alone[place], abs=1e-4 * spread), place
     assert count_hooks(model) == hooks
+
+
+def test_clips_go_alone_where_blocks_shorten_time(make_model, monkeypatch):
+    keep = EncoderStates._keep
+
+    def halved(self, layer, value):
+        keep(self, layer, value)
+        if layer == 3:
+            self.states[layer] = self.states[layer][:, ::2]
+
+    monkeypatch.setattr(EncoderStates, "_keep", halved)
+    model = make_model().eval()
+    waves = [clip(8000, 1), clip(16000, 2)]
+    found = pool(model, waves)
+    for i, wave in enumerate(waves):
+        alone = one(model, wave)
+        assert all(np.array_equal(found[place][i], alone[place]) for place in found)
