@@ -78,7 +78,7 @@ def clip_vectors(model: Any, waves: Sequence[np.ndarray]) -> dict[str, np.ndarra
     device = embeddings.weight.device
     speech_BT, samples_B = pad_waves(list(waves))
     with EncoderStates(model.encoder) as encoder:
-        frames_BTD, lengths_B = model.speech_frames(speech_BT.to(device), samples_B)
+        frames_BTD, lengths_B = model.speech_frames(speech_BT.to(device), samples_B.to(device))
     counts_B = torch.as_tensor(model.encoder.frame_lengths(samples_B))
     width = int(counts_B.max())
     if len(waves) > 1 and any(state.shape[1] != width for state in encoder.states.values()):
