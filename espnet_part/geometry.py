@@ -88,16 +88,6 @@ def reciprocal_ranks(scores_NN) -> np.ndarray:
     return 1 / (1 + above_N + ties_N / 2)
 
 
-def mean_reciprocal_rank(queries_ND, keys_ND) -> float:
-    """Mean of 1 / rank by cosine similarity; key i is the right one of query i.
-
-    Args:
-        queries_ND: Array, or tensor on the CPU without a graph.
-        keys_ND: As many.
-    """
-    return float(reciprocal_ranks(cosine(queries_ND, keys_ND)).mean())
-
-
 def chance_reciprocal_rank(count: int) -> float:
     """What guessing reaches among so many keys: (1 + 1/2 + ... + 1/count) / count."""
     return float((1 / np.arange(1, count + 1)).sum() / count)

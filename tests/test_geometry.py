@@ -2,14 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 
 from espnet_part.geometry import (
     center_languages,
     chance_reciprocal_rank,
     distances,
     linear_cka,
-    mean_reciprocal_rank,
     reciprocal_ranks,
     retrieval,
 )
@@ -111,14 +109,6 @@ def test_ranks_by_hand():
     assert reciprocal_ranks(scores).tolist() == [1, 1 / 2, 1 / 2]
     assert chance_reciprocal_rank(1) == 1
     assert chance_reciprocal_rank(2) == 0.75
-
-
-def test_mean_reciprocal_rank_takes_arrays_and_tensors():
-    keys = np.array([[1, 0], [1, 1], [0, 1]])
-    queries = np.array([[5, 1], [0, 2], [0.1, 9]])
-    assert mean_reciprocal_rank(queries, keys) == pytest.approx((1 + 1 / 2 + 1) / 3)
-    both = torch.tensor(queries), torch.tensor(keys)
-    assert mean_reciprocal_rank(*both) == pytest.approx((1 + 1 / 2 + 1) / 3)
 
 
 def test_one_number_per_clip_is_retrieved_by_difference():
