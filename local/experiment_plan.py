@@ -20,6 +20,7 @@ from espnet_part.curriculum import load_curriculum, merge
 from espnet_part.prompt import LANGUAGES, LIDS
 from espnet_part.schema import from_dict, load_yaml, to_dict
 
+ALSO = ("layers", "text_skills", "inside")
 BY = ("error", "bleu", "bleu_ill", "bleu_other")
 MEASURE = "part"  # the curriculum whose updates all arms get
 
@@ -33,6 +34,7 @@ class Scale:
     seeds: list[int]
     updates: float  # factor on the model YAML's max_steps
     test_sets: str  # globs of test sets
+    dev_set: str  # what layers are measured on
     sentence: str  # pattern in utterance ids; its group names the sentence, "" has none
     ill_resourced: list[str]  # target languages of bleu_ill
 
@@ -83,6 +85,13 @@ class Experiment:
     claim: str
     paper: str
     claims: list[Claim]
+    also: str | None = None  # what else is measured: layers | text_skills | inside
+
+    def __post_init__(self):
+        if self.also not in (None, *ALSO):
+            raise ValueError(f"also: found {self.also!r}, expected {' '.join(ALSO)}")
+        if not self.claims:
+            raise ValueError("claims: found none; an experiment compares at least two arms")
 
     @property
     def systems(self) -> list[str]:

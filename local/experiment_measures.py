@@ -1,0 +1,222 @@
+"""What is measured of an experiment's models beside their scores: commands, and their tables.
+
+layers       python -m espnet_part.bin.layers: is speech nearer to its transcript in the LLM?
+text_skills  python -m espnet_part.bin.text_skills: what the LLM can do with text
+inside       python -m espnet_part.bin.analyze: languages, translations, movement, gradients
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from experiment_jobs import Job
+from experiment_plan import Experiment, PhaseRun
+
+from espnet_part.report import read_test_set
+from espnet_part.tables import markdown
+
+LAYERS, SKILLS = "layers.json", "text_skills.json"
+BEFORE = "before phase 1"
+MOST_WORSE, MOST_NEARER = 0.02, 0.20  # of the loss on dev; of the distance of different sentences
+WORK = 60.0  # of a job, in updates
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint that is measured: what tables call it, its phase, where its numbers go."""
+
+    label: str
+    run: PhaseRun
+    before: bool = False  # the pre-trained parts of the phase's config, without a checkpoint
+
+
+def models_of(run, experiment: Experiment, seed: int) -> list[Model]:
+    """What is measured of an experiment with one seed, what others are held against first."""
+    of = run.runs[seed]
+    last = [Model(arm, of[arm][-1]) for arm in experiment.arms]
+    if experiment.also == "layers":
+        before = of[experiment.arms[0]][-1].before
+        return [Model(f"before phase {last[0].run.phase}", before), *last] if before else last
+    return [Model(BEFORE, of[experiment.arms[0]][0], before=True), *last]
+
+
+def measure_jobs(
+    run, experiment: Experiment, test_sets: Sequence[str], after: dict[str, str]
+) -> list[Job]:
+    """The commands whose results are missing or older than the checkpoint.
+
+    Args:
+        run: The `Run`.
+        experiment: With something to measure.
+        test_sets: Of the scale.
+        after: Digest of a phase and seed, as ``seed digest`` -> name of the job that trains it.
+    """
+    if experiment.also is None:
+        return []
+    raw = run.dumpdir / "raw"
+    kinds = {name: read_test_set(raw / name).task for name in test_sets}
+    python = [sys.executable, "-m"]
+    if experiment.also == "inside":
+        seed = run.scale.seeds[0]
+        out = inside_folder(run, experiment)
+        phases = [phase for arm in experiment.arms for phase in run.runs[seed][arm]]
+        if _newer(out / "analysis.json", [run.folder(seed, phase) for phase in phases]):
+            return []
+        asr = [name for name, task in kinds.items() if task == "asr"]
+        command = [
+            *python, "espnet_part.bin.analyze", "--exp", str(run.exp(seed)), "--curricula",
+            *experiment.arms, "--dumpdir", str(run.dumpdir), "--test_sets", *asr,
+            "--out", str(out), "--ngpu", str(min(run.ngpu, 1)),
+        ]  # fmt: skip
+        names = [after[key] for phase in phases if (key := f"{seed} {phase.digest}") in after]
+        log = run.out / "logs" / "inside.log"
+        return [Job("looking inside", command, log, tuple(dict.fromkeys(names)), WORK)]
+    jobs = []
+    for seed in run.scale.seeds:
+        for model in models_of(run, experiment, seed):
+            folder, place = run.folder(seed, model.run), json_of(run, experiment, seed, model)
+            if _newer(place, [] if model.before else [folder]):
+                continue
+            config = ["--part_train_config", str(folder / "config.yaml"), "--json", str(place)]
+            if not model.before:
+                config += ["--part_model_file", str(folder / "latest.pth")]
+            if experiment.also == "layers":
+                more = ["--data_dir", str(raw / run.scale.dev_set)]
+                command = [*python, "espnet_part.bin.layers", *config, *more]
+            else:
+                more = [str(raw / name) for name, task in kinds.items() if task == "st"]
+                command = [*python, "espnet_part.bin.text_skills", *config, "--data_dir", *more]
+                command += ["--bootstrap", "0"]
+            command += ["--ngpu", str(min(run.ngpu, 1))]
+            key = f"{seed} {model.run.digest}"
+            name = f"seed {seed}: {model.label}, {experiment.also}"
+            log = run.out / "logs" / f"{name.replace(': ', '_').replace(' ', '')}.log"
+            jobs.append(Job(name, command, log, (after[key],) if key in after else (), WORK))
+    return jobs
+
+
+def json_of(run, experiment: Experiment, seed: int, model: Model) -> Path:
+    """Where the numbers of a model are."""
+    name = LAYERS if experiment.also == "layers" else SKILLS
+    return run.folder(seed, model.run) / (f"before_{name}" if model.before else name)
+
+
+def inside_folder(run, experiment: Experiment) -> Path:
+    """Where the analysis of some arms lies."""
+    return run.out / f"inside_{'_'.join(experiment.arms)}"
+
+
+def _newer(path: Path, folders: Sequence[Path]) -> bool:
+    """Whether a file is younger than what all of these phases left."""
+    marks = [folder / ".finished" for folder in folders]
+    if not path.exists() or not all(mark.exists() for mark in marks):
+        return False
+    return all(path.stat().st_mtime > mark.stat().st_mtime for mark in marks)
+
+
+def measure_words(run, experiment: Experiment) -> str:
+    """The tables of what was measured, in Markdown; "" where nothing was.
+
+    Raises:
+        ValueError: Something was not measured.
+    """
+    if experiment.also is None:
+        return ""
+    if experiment.also == "inside":
+        place = inside_folder(run, experiment) / "analysis.md"
+        if not place.exists():
+            raise ValueError(f"{place} is missing; ./run.sh --experiment makes it")
+        name = f"{place.parent.name}/{place.name}"
+        return f"## Looking inside\n\n[{name}]({name})"
+    seeds = run.scale.seeds
+    found: dict[str, list[dict]] = {}
+    for seed in seeds:
+        for model in models_of(run, experiment, seed):
+            place = json_of(run, experiment, seed, model)
+            if not place.exists():
+                raise ValueError(f"{place} is missing; ./run.sh --experiment makes it")
+            numbers = json.loads(place.read_text(encoding="utf-8"))
+            numbers["dev_loss"] = dev_loss(run.folder(seed, model.run))
+            found.setdefault(model.label, []).append(numbers)
+    if experiment.also == "text_skills":
+        return _skill_words(found)
+    last = run.runs[seeds[0]][experiment.arms[-1]][-1]
+    layers = (last.config["alignment"] or {}).get("layers", [0])
+    return _layer_words(found, [0] if layers == "adaptive" else layers)
+
+
+def dev_loss(folder: Path) -> float | None:
+    """Cross-entropy on dev at the end of a phase."""
+    place = folder / "images" / "curves.json"
+    points = json.loads(place.read_text()) if place.exists() else []
+    losses = [point["loss"] for point in points if point["split"] == "valid" and "loss" in point]
+    return losses[-1] if losses else None
+
+
+def _layer_words(found: dict[str, list[dict]], layers: Sequence[int]) -> str:
+    """Per layer and model means over seeds, and whether alignment at some layers did its work."""
+    depth = len(next(iter(found.values()))[0]["layers"])
+
+    def value(label: str, key: str, layer: int) -> float:
+        return mean(numbers["layers"][layer][key] for numbers in found[label])
+
+    body = []
+    for layer in range(depth):
+        for label in found:
+            keys = ("speech_to_text", "text_to_speech", "transport", "spread")
+            cells = [f"{value(label, key, layer):.3f}" for key in keys]
+            body.append([f"{layer}", label, *cells])
+    header = ["layer", "model", "speech>text", "text>speech", "transport", "spread"]
+    before, without, with_it = found
+    losses = {label: mean(n["dev_loss"] for n in found[label]) for label in (without, with_it)}
+    rows = []
+    for layer in layers:
+        for key, wanted in (("transport", "falls"), ("retrieval", "rises"), ("spread", "")):
+            a, b, c = (value(label, key, layer) for label in (before, without, with_it))
+            sign = -1 if key == "transport" else 1
+            met = sign * (c - b) > 0 if wanted else c > (1 - MOST_NEARER) * b
+            wanted = wanted or f"not down by more than {100 * MOST_NEARER:.0f} %"
+            cells = [f"{number:.3f}" for number in (a, b, c)]
+            rows.append([f"{key}, layer {layer}", wanted, *cells, "yes" if met else "no"])
+    worse = losses[with_it] / losses[without] - 1
+    rows.append(
+        ["cross-entropy on dev", f"not worse by more than {100 * MOST_WORSE:.0f} %", "",
+         f"{losses[without]:.3f}", f"{losses[with_it]:.3f}", "yes" if worse <= MOST_WORSE else "no"]
+    )  # fmt: skip
+    return "\n\n".join(
+        [
+            "## On dev: speech and its transcript in the LLM's layers, mean over seeds",
+            markdown(["measure", "wanted", before, without, with_it, "met"], rows),
+            "Retrieval is the mean reciprocal rank of both ways; `wanted` is held against "
+            f"`{without}`, which had as many updates.",
+            markdown(header, body),
+        ]
+    )
+
+
+def _skill_words(found: dict[str, list[dict]]) -> str:
+    """What the LLM can do with text, mean over seeds and directions."""
+    columns = {
+        "BLEU": "bleu",
+        "asked language, %": "in_language",
+        "perplexity, prompted": "given_prompt.perplexity",
+        "perplexity, plain": "plain.perplexity",
+    }
+    body = []
+    for group in next(iter(found.values()))[0]["means"]:
+        for label, seeds in found.items():
+            values = [mean(n["means"][group][column] for n in seeds) for column in columns.values()]
+            by_seed = " ".join(f"{n['means'][group]['bleu']:.1f}" for n in seeds)
+            body.append([group, label, *(f"{v:.2f}" for v in values), by_seed])
+    return "\n\n".join(
+        [
+            "## What phase 3 does to the LLM: text translation from the right transcripts",
+            markdown(["directions", "LLM", *columns, "BLEU by seed"], body),
+            "Perplexity is per token of the right answer, given the prompt or as a plain text.",
+        ]
+    )
