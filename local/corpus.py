@@ -23,7 +23,7 @@ from sorted_rows import sort_rows
 from espnet_part.audio import SAMPLE_RATE
 from espnet_part.datadir import ALL_FILES, Row
 from espnet_part.filtering import LISTING, listing, write_kept
-from espnet_part.publish import read_stamp, write_stamp
+from espnet_part.publish import make_once
 from espnet_part.rowpass import Progress, Skipped
 
 __all__ = [
@@ -46,7 +46,6 @@ DIRECTIONS = tuple(
     [(src, "en") for src in ("zh", "ja", "de", "fr", "es", "it", "ru")]
     + [("en", tgt) for tgt in ("zh", "ja", "de", "sv", "id", "ar")]
 )
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -104,9 +103,16 @@ def write_set(out: Path, corpus_set: CorpusSet, jobs: int) -> dict:
         "sources": {str(path): _state(path) for path in corpus_set.sources},
         "settings": dict(corpus_set.settings),
     }
-    result = read_stamp(folder, job, ALL_FILES)
-    if result is not None and not _audio_came(folder, result):
-        return result
+    return make_once(
+        folder,
+        job,
+        ALL_FILES,
+        lambda: _write_rows(folder, corpus_set, jobs),
+        lambda result: _audio_came(folder, result),
+    )
+
+
+def _write_rows(folder: Path, corpus_set: CorpusSet, jobs: int) -> dict:
     total = corpus_set.total() if corpus_set.total else None
     with listing(folder) as file, contextlib.ExitStack() as stack:
         skipped = Skipped(str(folder), file)
@@ -117,22 +123,19 @@ def write_set(out: Path, corpus_set: CorpusSet, jobs: int) -> dict:
         ordered = stack.enter_context(contextlib.closing(sort_rows(checked, folder)))
         rows = write_kept(folder, kept.count(unique_rows(ordered, skipped)), skipped)
     hours = round(kept.samples / SAMPLE_RATE / 3600, 4)
-    result = {"rows": progress.done, "kept": rows, "hours": hours, "skipped": skipped.counts}
-    write_stamp(folder, job, ALL_FILES, result)
-    return result
+    return {"rows": progress.done, "kept": rows, "hours": hours, "skipped": skipped.counts}
 
 
-def _audio_came(folder: Path, result: dict) -> bool:
-    """Whether an audio file that was missing when a set was made is there now."""
+def _audio_came(folder: Path, result: dict) -> str:
+    """Whether an audio file that was missing when a set was made is there now, in words."""
     if MISSING not in result["skipped"]:
-        return False
+        return ""
     with (folder / LISTING).open(encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             _, reason, detail = line.rstrip("\n").split("\t")
             if reason == MISSING and Path(detail.partition(": no such file")[0]).is_file():
-                log.info("%s: made again: audio that was missing is there", folder)
-                return True
-    return False
+                return "audio that was missing is there"
+    return ""
 
 
 def _state(path: Path) -> list[int]:
