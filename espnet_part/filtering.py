@@ -107,13 +107,18 @@ def listing(out: Path):
 
 
 def write_kept(out: Path, rows: Iterator[Row], skipped: Skipped) -> int:
-    """`write_datadir`, but no row left over is told with the reasons why.
+    """`write_datadir`, but where no row is left, the reasons why are told.
 
     Raises:
-        ValueError: As `write_datadir`, or every row was skipped.
+        ValueError: As `write_datadir`, every row was skipped, or there was none.
     """
     first = next(rows, None)
     if first is None:
+        if not skipped.counts:
+            raise ValueError(
+                f"{out}: found no rows: the table, file or folder that it is made from is empty, "
+                "expected one with rows; fetch it or make it again"
+            )
         raise ValueError(f"{out}: no row is left: skipped {skipped.summary()}; see {out / LISTING}")
 
     def all_rows() -> Iterator[Row]:

@@ -364,6 +364,15 @@ def test_run_and_its_errors(tmp_path, capsys):
     assert "The card." in capsys.readouterr().out
 
 
+def test_an_empty_table_is_told_as_one(tmp_path):
+    with pytest.raises(ValueError) as error:
+        write_set(tmp_path, one_set([]), 1)
+    assert str(error.value) == (
+        f"{tmp_path / 'train'}: found no rows: the table, file or folder that it is made from is "
+        "empty, expected one with rows; fetch it or make it again"
+    )
+
+
 def test_sets_of_earlier_calls_are_told(tmp_path, capsys):
     def call(*names, **more):
         parser = corpus.get_parser("The card.", ["de"], ["train"], fetchable=False)
