@@ -12,7 +12,7 @@ from pathlib import Path
 from espnet_part.audio import SAMPLE_RATE, AudioError
 from espnet_part.datadir import ALL_FILES, Row, count_rows, iter_rows, write_datadir
 from espnet_part.leakage import HeldOut
-from espnet_part.publish import fingerprint, read_stamp, write_stamp
+from espnet_part.publish import fingerprint, make_once
 from espnet_part.rowpass import Progress, Skipped, blocks, read_headers, row_samples
 
 LISTING = "skipped.tsv"
@@ -73,8 +73,10 @@ def filter_datadir(
         "limits": [limits.min_sec, limits.max_sec, limits.max_chars],
         "test_sets": held_out.fingerprint(),
     }
-    if (result := read_stamp(out, job, ALL_FILES)) is not None:
-        return result
+    return make_once(out, job, ALL_FILES, lambda: _filter(data_dir, out, limits, jobs, held_out))
+
+
+def _filter(data_dir: Path, out: Path, limits: Limits, jobs: int, held_out: HeldOut) -> dict:
     total = count_rows(data_dir)
     with listing(out) as file, contextlib.ExitStack() as stack:
         skipped = Skipped(str(data_dir), file)
@@ -82,9 +84,7 @@ def filter_datadir(
         progress = stack.enter_context(Progress(f"filter {data_dir}", total))
         rows = _good_rows(data_dir, limits, held_out, pool, skipped, progress)
         kept = write_kept(out, rows, skipped)
-    result = {"rows": progress.done, "kept": kept, "skipped": skipped.counts}
-    write_stamp(out, job, ALL_FILES, result)
-    return result
+    return {"rows": progress.done, "kept": kept, "skipped": skipped.counts}
 
 
 def check_other_folder(data_dir: Path, out: Path) -> None:
@@ -107,13 +107,18 @@ def listing(out: Path):
 
 
 def write_kept(out: Path, rows: Iterator[Row], skipped: Skipped) -> int:
-    """`write_datadir`, but no row left over is told with the reasons why.
+    """`write_datadir`, but where no row is left, the reasons why are told.
 
     Raises:
-        ValueError: As `write_datadir`, or every row was skipped.
+        ValueError: As `write_datadir`, every row was skipped, or there was none.
     """
     first = next(rows, None)
     if first is None:
+        if not skipped.counts:
+            raise ValueError(
+                f"{out}: found no rows: the table, file or folder that it is made from is empty, "
+                "expected one with rows; fetch it or make it again"
+            )
         raise ValueError(f"{out}: no row is left: skipped {skipped.summary()}; see {out / LISTING}")
 
     def all_rows() -> Iterator[Row]:

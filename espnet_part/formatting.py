@@ -13,7 +13,7 @@ from pathlib import Path
 from espnet_part.clipstore import Clip, ClipStore, open_store
 from espnet_part.datadir import ALL_FILES, Row, count_rows, is_speech_folder, iter_rows
 from espnet_part.filtering import check_other_folder, listing, write_kept
-from espnet_part.publish import fingerprint, make_staging, publish, read_stamp, write_stamp
+from espnet_part.publish import fingerprint, make_once, make_staging, publish
 from espnet_part.rowpass import Progress, Skipped, blocks
 
 FORMATS = ("flac", "wav")
@@ -98,14 +98,15 @@ def _copy(data_dir: Path, out: Path) -> dict:
         "data_dir": str(data_dir),
         "files": fingerprint(data_dir, ALL_FILES),
     }
-    if (result := read_stamp(out, job, ALL_FILES)) is not None:
-        return result
+    return make_once(out, job, ALL_FILES, lambda: _copy_files(data_dir, out))
+
+
+def _copy_files(data_dir: Path, out: Path) -> dict:
     with Progress(f"format {data_dir}", count_rows(data_dir)) as progress:
         for block in blocks(iter_rows(data_dir)):
             progress.add(len(block))
     if not progress.done:
         raise ValueError(f"{data_dir}: found no rows; run the stage that makes it again")
-    out.mkdir(parents=True, exist_ok=True)
     staging = make_staging(out)
     try:
         for name in ALL_FILES:
@@ -114,9 +115,7 @@ def _copy(data_dir: Path, out: Path) -> dict:
         publish(staging, out, "utt2task", ALL_FILES)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    result = {"rows": progress.done, "kept": progress.done, "skipped": {}}
-    write_stamp(out, job, ALL_FILES, result)
-    return result
+    return {"rows": progress.done, "kept": progress.done, "skipped": {}}
 
 
 def _write_anew(
@@ -132,13 +131,31 @@ def _write_anew(
     if audio_format not in FORMATS:
         raise ValueError(f"--audio_format: found {audio_format!r}, expected one of {FORMATS}")
     job |= {"data_dir": str(data_dir), "files": fingerprint(data_dir, ALL_FILES)}
-    if (result := read_stamp(out, job, ALL_FILES)) is not None:
-        return result
+    return make_once(
+        out,
+        job,
+        ALL_FILES,
+        lambda: _write_files(
+            data_dir, out, job["command"], speeds, audio_format, jobs, allow_pipes, keep_original
+        ),
+    )
+
+
+def _write_files(
+    data_dir: Path,
+    out: Path,
+    command: str,
+    speeds: list[float],
+    audio_format: str,
+    jobs: int,
+    allow_pipes: bool,
+    keep_original: bool,
+) -> dict:
     total = count_rows(data_dir) * len(speeds)
     with listing(out) as file, contextlib.ExitStack() as stack:
         skipped = Skipped(str(data_dir), file)
         pool = stack.enter_context(ThreadPoolExecutor(max(1, jobs)))
-        progress = stack.enter_context(Progress(f"{job['command']} {data_dir}", total))
+        progress = stack.enter_context(Progress(f"{command} {data_dir}", total))
         store = stack.enter_context(open_store(out / "audio", audio_format))
         copies = []
         for speed in speeds:
@@ -150,9 +167,7 @@ def _write_anew(
         # Each copy rises by id, and a prefix keeps it so: merging them keeps memory bounded.
         merged = heapq.merge(*copies, key=lambda row: row.utt_id.encode())
         kept = write_kept(out, merged, skipped)
-    result = {"rows": progress.done, "kept": kept, "skipped": skipped.counts}
-    write_stamp(out, job, ALL_FILES, result)
-    return result
+    return {"rows": progress.done, "kept": kept, "skipped": skipped.counts}
 
 
 def _counted(rows: Iterator[Row], progress: Progress) -> Iterator[Row]:

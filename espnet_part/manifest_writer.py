@@ -17,7 +17,7 @@ from espnet_part.batching import row_cost
 from espnet_part.datadir import ALL_FILES, Row, count_rows, iter_rows
 from espnet_part.manifest import FILES, FORMAT, INDEX_DTYPE, row_to_json
 from espnet_part.prompt import LANGUAGES, TASKS
-from espnet_part.publish import fingerprint, make_staging, publish
+from espnet_part.publish import fingerprint, lock_folder, make_staging, publish
 from espnet_part.rowpass import Progress, Skipped, blocks, read_headers, row_samples
 
 _TASK_ID = {name: i for i, name in enumerate(TASKS)}
@@ -44,18 +44,19 @@ def write_manifest(data_dir: str | Path, out: str | Path, tokenizer, jobs: int =
     data_dir, out = Path(data_dir), Path(out)
     made_from = _made_from(data_dir, tokenizer)
     if (meta := _unchanged(out, made_from)) is not None:
-        log.info("%s: up to date, %d rows", out, meta["rows"])
         return meta
-    out.mkdir(parents=True, exist_ok=True)
-    staging = make_staging(out)
-    try:
-        meta = _write(data_dir, staging, tokenizer, max(1, jobs))
-        meta["made_from"] = made_from
-        with (staging / "meta.json").open("w", encoding="utf-8") as file:
-            json.dump(meta, file, indent=1, ensure_ascii=False)
-        publish(staging, out, "meta.json", FILES)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with lock_folder(out):
+        if (meta := _unchanged(out, made_from)) is not None:  # by a run that was waited for
+            return meta
+        staging = make_staging(out)
+        try:
+            meta = _write(data_dir, staging, tokenizer, max(1, jobs))
+            meta["made_from"] = made_from
+            with (staging / "meta.json").open("w", encoding="utf-8") as file:
+                json.dump(meta, file, indent=1, ensure_ascii=False)
+            publish(staging, out, "meta.json", FILES)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
     return meta
 
 
@@ -183,4 +184,7 @@ def _unchanged(out: Path, made_from: dict) -> dict | None:
     except (FileNotFoundError, json.JSONDecodeError):
         return None
     same = meta.get("made_from") == made_from and meta.get("format") == FORMAT
-    return meta if same and all((out / name).exists() for name in FILES) else None
+    if not (same and all((out / name).exists() for name in FILES)):
+        return None
+    log.info("%s: up to date, %d rows", out, meta["rows"])
+    return meta

@@ -11,7 +11,7 @@ from pathlib import Path
 from espnet_part.datadir import ALL_FILES, Row, count_rows, is_speech_folder, iter_rows
 from espnet_part.datadir_writer import ANCHOR, write_datadir
 from espnet_part.filtering import check_other_folder, listing
-from espnet_part.publish import fingerprint, make_staging, publish, read_stamp, write_stamp
+from espnet_part.publish import fingerprint, make_once, make_staging, publish
 from espnet_part.rowpass import Progress, Skipped, blocks
 
 # Copies at another speed, by Kaldi's and our naming, say what their original says.
@@ -47,8 +47,10 @@ def derive_mt(data_dir: str | Path, out: str | Path) -> dict:
         "data_dir": str(data_dir),
         "files": fingerprint(data_dir, ALL_FILES),
     }
-    if (result := read_stamp(out, job, ALL_FILES)) is not None:
-        return result
+    return make_once(out, job, ALL_FILES, lambda: _derive(data_dir, out))
+
+
+def _derive(data_dir: Path, out: Path) -> dict:
     with listing(out) as file, Progress(f"mt of {data_dir}", count_rows(data_dir)) as progress:
         skipped = Skipped(str(data_dir), file)
         rows = _mt_rows(data_dir, skipped, progress)
@@ -59,9 +61,7 @@ def derive_mt(data_dir: str | Path, out: str | Path) -> dict:
         else:
             kept = write_datadir(out, itertools.chain([first], rows))
     read = kept + sum(skipped.counts.values())
-    result = {"rows": read, "kept": kept, "skipped": skipped.counts}
-    write_stamp(out, job, ALL_FILES, result)
-    return result
+    return {"rows": read, "kept": kept, "skipped": skipped.counts}
 
 
 def _mt_rows(data_dir: Path, skipped: Skipped, progress: Progress) -> Iterator[Row]:

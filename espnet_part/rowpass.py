@@ -84,7 +84,7 @@ class Progress:
 
     Args:
         what: Is done.
-        total: Rows; None where nobody knows, then no time left is told.
+        total: Rows, or about how many; None where nobody knows, then no time left is told.
         every_sec: See above.
 
     Attributes:
@@ -118,9 +118,10 @@ class Progress:
         if self._total is None:
             log.info("%s: %d rows, %.0f rows/s", self._what, self.done, rate)
             return
-        left = max(0, self._total - self.done) / max(rate, 1e-9)
-        percent = 100 * self.done / max(self._total, 1)
+        total = max(self._total, self.done)  # what is told beforehand may be a guess
+        left = (total - self.done) / max(rate, 1e-9)
+        percent = 100 * self.done / max(total, 1)
         log.info(
             "%s: %d of %d rows (%.0f %%), %.0f rows/s, %.0f s left",
-            *(self._what, self.done, self._total, percent, rate, left),
+            *(self._what, self.done, total, percent, rate, left),
         )

@@ -3,19 +3,24 @@
 A script `prepare_<corpus>.py` says which sets there are and reads their rows (`CorpusSet`); here
 the headers of the audio files are checked by several threads, bad rows counted and listed, rows
 sorted by id in bounded memory, and folders written as a whole or not at all. A set whose sources
-and settings have not changed is left as it is, unless audio that was missing has come.
+and settings have not changed is left as it is, unless audio that was missing has come, or damaged
+audio was replaced.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import logging
+import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 
 from corpus_rows import Bad, checked_rows, unique_rows
 from sorted_rows import sort_rows
@@ -23,7 +28,7 @@ from sorted_rows import sort_rows
 from espnet_part.audio import SAMPLE_RATE
 from espnet_part.datadir import ALL_FILES, Row
 from espnet_part.filtering import LISTING, listing, write_kept
-from espnet_part.publish import read_stamp, write_stamp
+from espnet_part.publish import make_once
 from espnet_part.rowpass import Progress, Skipped
 
 __all__ = [
@@ -39,14 +44,12 @@ __all__ = [
     "write_sets",
 ]
 
-MISSING = "missing file"  # what audio headers' errors are called where there is no file
 VERSION = 1  # of what is made of a corpus: another one makes all sets again
 # The paper's thirteen directions (section 3.1), source before target.
 DIRECTIONS = tuple(
     [(src, "en") for src in ("zh", "ja", "de", "fr", "es", "it", "ru")]
     + [("en", tgt) for tgt in ("zh", "ja", "de", "sv", "id", "ar")]
 )
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,21 @@ def write_set(out: Path, corpus_set: CorpusSet, jobs: int) -> dict:
         "sources": {str(path): _state(path) for path in corpus_set.sources},
         "settings": dict(corpus_set.settings),
     }
-    result = read_stamp(folder, job, ALL_FILES)
-    if result is not None and not _audio_came(folder, result):
-        return result
+
+    def make() -> dict:
+        began_ns = time.time_ns()
+        result = _write_rows(folder, corpus_set, jobs)
+        return result | {"skipped_audio": _skipped_audio(folder, began_ns)}
+
+    def outdated(result: dict) -> str:
+        same = result.get("skipped_audio", "") == _skipped_audio(folder)
+        return "" if same else "audio that was missing or damaged has come or changed"
+
+    result = make_once(folder, job, ALL_FILES, make, outdated)
+    return {key: value for key, value in result.items() if key != "skipped_audio"}
+
+
+def _write_rows(folder: Path, corpus_set: CorpusSet, jobs: int) -> dict:
     total = corpus_set.total() if corpus_set.total else None
     with listing(folder) as file, contextlib.ExitStack() as stack:
         skipped = Skipped(str(folder), file)
@@ -117,22 +132,44 @@ def write_set(out: Path, corpus_set: CorpusSet, jobs: int) -> dict:
         ordered = stack.enter_context(contextlib.closing(sort_rows(checked, folder)))
         rows = write_kept(folder, kept.count(unique_rows(ordered, skipped)), skipped)
     hours = round(kept.samples / SAMPLE_RATE / 3600, 4)
-    result = {"rows": progress.done, "kept": rows, "hours": hours, "skipped": skipped.counts}
-    write_stamp(folder, job, ALL_FILES, result)
-    return result
+    return {"rows": progress.done, "kept": rows, "hours": hours, "skipped": skipped.counts}
 
 
-def _audio_came(folder: Path, result: dict) -> bool:
-    """Whether an audio file that was missing when a set was made is there now."""
-    if MISSING not in result["skipped"]:
-        return False
+def _skipped_audio(folder: Path, began_ns: int | None = None) -> str:
+    """A digest of the audio files whose rows were skipped, as far as they are there.
+
+    One that comes, or is replaced, changes it: then the set is made again.
+
+    Args:
+        folder: Of the set, with its listing of skipped rows.
+        began_ns: When it began to be made: what has changed since may have been read before, and
+            counts as changed at the next call.
+    """
+    digest, last = hashlib.sha1(), None
+    if not (folder / LISTING).exists():  # somebody has removed it
+        return ""
     with (folder / LISTING).open(encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
-            _, reason, detail = line.rstrip("\n").split("\t")
-            if reason == MISSING and Path(detail.partition(": no such file")[0]).is_file():
-                log.info("%s: made again: audio that was missing is there", folder)
-                return True
-    return False
+            found = _file_named(line.rstrip("\n").split("\t")[-1])
+            if found is None or found[0] == last:
+                continue
+            last, stat = found
+            state = [stat.st_size, stat.st_mtime_ns]
+            if began_ns is not None and stat.st_ctime_ns >= began_ns:
+                state = ["changed meanwhile"]
+            digest.update(f"{last} {state}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest() if last is not None else ""
+
+
+def _file_named(detail: str) -> tuple[str, os.stat_result] | None:
+    """The file that a message begins with ("a.wav: truncated: ..."), if it is there."""
+    end = detail.find(": ")
+    while end >= 0:
+        with contextlib.suppress(OSError, ValueError):
+            if S_ISREG((stat := os.stat(detail[:end])).st_mode):
+                return detail[:end], stat
+        end = detail.find(": ", end + 1)
+    return None
 
 
 def _state(path: Path) -> list[int]:
@@ -240,7 +277,7 @@ def run(
     parser: argparse.ArgumentParser,
     make_sets: Callable[[argparse.Namespace], Iterable[CorpusSet]],
     argv: Sequence[str] | None = None,
-    out: Callable[[argparse.Namespace], Path] = lambda args: args.out,
+    out: Callable[[argparse.Namespace], Path] | None = None,
 ) -> int:
     """Runs a corpus's command.
 
@@ -248,7 +285,8 @@ def run(
         parser: Of `get_parser`, or one that gives `nj` and what `make_sets` and `out` read.
         make_sets: From what was given to the sets to write.
         argv: Arguments; None: the command line's.
-        out: Folder that the sets go to.
+        out: Gives the folder that the sets go to, which other calls may share. None: `args.out`,
+            the corpus's own, whose other data folders are told: the recipe would use them, too.
 
     Returns:
         The exit status: 0 if all sets are there.
@@ -260,8 +298,21 @@ def run(
     try:
         if args.nj < 1:
             raise ValueError(f"--nj: found {args.nj}, expected 1 or more")
-        write_sets(list(make_sets(args)), out(args), args.nj)
+        sets = list(make_sets(args))
+        write_sets(sets, args.out if out is None else out(args), args.nj)
+        if out is None:
+            _tell_others(args.out, {corpus_set.name for corpus_set in sets})
     except (ValueError, OSError) as err:
         print(f"{parser.prog}: error: {err}", file=sys.stderr)
         return 1
     return 0
+
+
+def _tell_others(out: Path, made: set[str]) -> None:
+    """Prints which data folders of `out` this call did not make."""
+    others = sorted({path.parent.name for path in out.glob("*/utt2task")} - made)
+    if others:
+        print(
+            f"{out}: left from an earlier call: {' '.join(others)}; the recipe uses every set "
+            "there: remove them, or name those to use by --train_set, --valid_set and --test_sets"
+        )

@@ -1,7 +1,7 @@
 """WenetSpeech: Mandarin from YouTube and podcasts, 10,000 hours, as data folders.
 
     python local/prepare_wenetspeech.py /corpora/wenetspeech data/wenetspeech
-    python local/prepare_wenetspeech.py /corpora/wenetspeech data/wenetspeech --subset m s
+    python local/prepare_wenetspeech.py /corpora/wenetspeech data/wenetspeech --subset m w
 
 Card
   language  Mandarin Chinese, some English words in it (asr)
@@ -17,10 +17,12 @@ Card
             audio/{train,dev,test_net,test_meeting}/.../<aid>.opus, long recordings, 16 kHz
 
 Sets made
-  train_l (or what --subset says: train_m, train_s, train_w)  dev
+  train_l (or what --subset says: train_m or train_s, train_w)  dev
   wenetspeech_test_net_asr_zh  wenetspeech_test_meeting_asr_zh
 
 Known faults, and what we do
+  S is part of M, and M of L: two of them would show the rows of the smaller one twice, so --subset
+  takes one of l, m, s, and w beside it. Another OUT (data/wenetspeech_s) may hold another one.
   The JSON has gigabytes: it is streamed, once for all sets together.
   Chinese characters stand apart in some texts, with ideographic or no-break spaces too: spaces
   between two characters beyond ASCII go, others become one plain space (as the publisher's own
@@ -43,7 +45,8 @@ from one_pass import OnePass
 from espnet_part.datadir import Row
 
 SPLITS = ("train", "dev", "test_net", "test_meeting")
-SUBSETS = ("l", "m", "s", "w")
+NESTED = ("l", "m", "s")  # each holds the next one
+SUBSETS = (*NESTED, "w")
 # Rows, to which TwinkStart/WenetSpeech on Hugging Face agrees as far as it shows (24.8k, 8.37k).
 EXPECTED = {"wenetspeech_test_net_asr_zh": 24774, "wenetspeech_test_meeting_asr_zh": 8370}
 WHERE = (
@@ -59,12 +62,12 @@ def make_sets(args: argparse.Namespace) -> list[CorpusSet]:
     """The wanted sets, which share one pass over the JSON.
 
     Raises:
-        ValueError: The corpus is missing, or a split or subset is unknown.
+        ValueError: The corpus is missing, a split or subset is unknown, or subsets overlap.
     """
     names: dict[str, str] = {}  # subset, as the JSON names it -> set
     for split in chosen(SPLITS, args.splits, "--splits"):
         if split == "train":
-            names |= {s.upper(): f"train_{s}" for s in chosen(SUBSETS, args.subset, "--subset")}
+            names |= {s.upper(): f"train_{s}" for s in _subsets(args.subset)}
         else:
             names[split.upper()] = split if split == "dev" else f"wenetspeech_{split}_asr_zh"
     table = need_folder(args.corpus, WHERE) / "WenetSpeech.json"
@@ -80,6 +83,18 @@ def make_sets(args: argparse.Namespace) -> list[CorpusSet]:
         )
         for name in names.values()
     ]
+
+
+def _subsets(wanted: list[str]) -> list[str]:
+    subsets = chosen(SUBSETS, wanted, "--subset")
+    nested = [name for name in subsets if name in NESTED]
+    if len(nested) > 1:
+        raise ValueError(
+            f"--subset: found {' '.join(nested)}, expected one of {' '.join(NESTED)}, with w or "
+            f"without: {nested[0]} holds the rows of {' and '.join(nested[1:])}, which would be "
+            "trained on twice; make each in an OUT of its own"
+        )
+    return subsets
 
 
 def _read(table: Path, names: dict[str, str]) -> Iterator[tuple[str, Row | Bad]]:
@@ -111,7 +126,7 @@ def clean_text(text: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Command line."""
     parser = get_parser(__doc__, ["zh"], SPLITS, fetchable=False)
-    help_text = f"training sets: some of {' '.join(SUBSETS)} (l, which holds m and s)"
+    help_text = "training sets: one of l, m, s (l, which holds m, which holds s), or w, or both"
     parser.add_argument("--subset", nargs="+", default=["l"], help=help_text)
     return run(parser, make_sets, argv)
 

@@ -6,8 +6,6 @@ is opened again. A log that is through ends in `{"done": ...}`. Logs of one fold
 with other numbers of parts count too: nothing that has been translated is translated again.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -101,36 +99,11 @@ def is_done(path: Path) -> bool:
     return bool(last) and last[0].endswith(b"\n") and last[0].startswith(b'{"done"')
 
 
-@contextlib.contextmanager
-def lock(path: Path, what: str, wait: bool = False):
-    """Hold a file for this process; it is free again when the process ends, however it does.
-
-    Args:
-        path: the file; made if missing.
-        what: what is worked on, for the message.
-        wait: wait for another process to end instead of complaining.
-
-    Raises:
-        ValueError: another process holds it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise ValueError(
-                f"{path}: another process is working on {what}; wait for it or end it"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        yield file
-
-
 class WorkLog:
     """The log of one part, open for appending.
 
     Args:
-        file: of `lock`.
+        file: of `publish.lock`.
         path: of the log.
         settings: what it is bound to.
     """

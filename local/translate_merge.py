@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from translate_filter import EMPTY_SOURCE, SOURCE_TOO_LONG, VERSION, find_fault
-from translate_log import FOLDER, WorkIndex, check_settings, is_done, list_logs, lock, work_key
+from translate_log import FOLDER, WorkIndex, check_settings, is_done, list_logs, work_key
 from translate_work import Work, iter_work
 
 from espnet_part.datadir import ALL_FILES, Row, count_rows, normalize_text
 from espnet_part.filtering import listing, write_kept
 from espnet_part.hypotheses import is_empty
-from espnet_part.publish import read_stamp, write_stamp
+from espnet_part.publish import lock, read_stamp, write_stamp
 from espnet_part.rowpass import Progress, Skipped
 
 _SUFFIX = "-asr"
@@ -79,7 +79,7 @@ def merge(work: Work) -> dict:
     for path in logs:
         check_settings(path, work.settings)
     # Parts that are through at the same moment both come here: the second finds all made.
-    with lock(work.out / FOLDER / "merge.lock", "this folder", wait=True):
+    with lock(work.out / FOLDER / "merge.lock", str(work.out), wait=True):
         if (made := find_made(work)) is not None:
             return made
         index = WorkIndex(logs)

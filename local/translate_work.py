@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from translate_log import WorkLog, check_settings, list_logs, lock, log_path, read_lines, work_key
+from translate_log import WorkLog, check_settings, list_logs, log_path, read_lines, work_key
 from translator_models import Translation, Translator
 
 from espnet_part.datadir import Row, iter_rows
 from espnet_part.hypotheses import is_empty
 from espnet_part.progress import duration
+from espnet_part.publish import lock
 
 BLOCK_TEXTS = 8192  # sorted by length among each other
 log = logging.getLogger(__name__)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import random
 import signal
 import subprocess
@@ -104,6 +105,53 @@ def test_audio_that_came_later_is_seen(tmp_path):
         "hours": pytest.approx(1 / 3600, abs=1e-4),
         "skipped": {},
     }
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "segment"])
+@pytest.mark.parametrize("name", ["b.wav", "b: 1.wav"])
+def test_damaged_audio_that_was_replaced_is_seen(tmp_path, caplog, damage, name):
+    caplog.set_level("INFO")
+    path = make_audio(tmp_path / name)
+    whole = path.read_bytes()
+    end = 0.8 if damage == "segment" else None
+    path.write_bytes({"empty": b"", "cut": whole[:5000], "text": b"<html>"}.get(damage, whole))
+    audio = str(make_audio(tmp_path / "a.wav"))
+    rows = [
+        Row(f"{i}-asr", "asr", "en", "en", "x", file, end_sec=last)
+        for i, file, last in (("a", audio, None), ("b", str(path), end), ("b2", str(path), end))
+    ]
+    write_set(tmp_path / "out", one_set(rows), 1)
+    os.utime(path, ns=(10**18, 10**18))  # old by its time, as archives unpack
+    write_set(tmp_path / "out", one_set(rows), 1)
+    before = state(tmp_path / "out")
+    assert sum(write_set(tmp_path / "out", one_set(rows), 1)["skipped"].values()) == 2
+    assert state(tmp_path / "out") == before  # still damaged: nothing to do
+    make_audio(path, 1.0)
+    os.utime(path, ns=(10**18, 10**18))
+    caplog.clear()
+    result = write_set(tmp_path / "out", one_set(rows), 1)
+    assert result["kept"] == 3 and not result["skipped"]
+    (said,) = [text for text in caplog.messages if "made again" in text]
+    assert said.endswith("train: made again: audio that was missing or damaged has come or changed")
+    assert not [text for text in caplog.messages if "up to date" in text]
+
+
+def test_audio_that_is_replaced_while_a_set_is_made_is_seen(tmp_path):
+    path = tmp_path / "b.wav"
+    path.touch()
+
+    def read():
+        yield Row("b-asr", "asr", "en", "en", "x", str(path))
+        yield from filler
+        make_audio(path)  # its header was read before
+
+    filler = [
+        Row(f"c{i}-asr", "asr", "en", "en", "x", str(tmp_path / "a.wav")) for i in range(4096)
+    ]
+    make_audio(tmp_path / "a.wav")
+    one = CorpusSet("train", (), read)
+    assert write_set(tmp_path / "out", one, 1)["kept"] == 4096
+    assert write_set(tmp_path / "out", one, 1)["kept"] == 4097
 
 
 def test_what_is_written_counted_and_listed(tmp_path):
@@ -314,6 +362,36 @@ def test_run_and_its_errors(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main("--help")
     assert "The card." in capsys.readouterr().out
+
+
+def test_an_empty_table_is_told_as_one(tmp_path):
+    with pytest.raises(ValueError) as error:
+        write_set(tmp_path, one_set([]), 1)
+    assert str(error.value) == (
+        f"{tmp_path / 'train'}: found no rows: the table, file or folder that it is made from is "
+        "empty, expected one with rows; fetch it or make it again"
+    )
+
+
+def test_sets_of_earlier_calls_are_told(tmp_path, capsys):
+    def call(*names, **more):
+        parser = corpus.get_parser("The card.", ["de"], ["train"], fetchable=False)
+        sets = [one_set([mt("a")], name) for name in names]
+        args = [str(tmp_path), str(tmp_path / "out")]
+        assert corpus.run(parser, lambda args: sets, args, **more) == 0
+        return capsys.readouterr().out
+
+    assert "left" not in call("train_de", "dev_fr")
+    assert "left" not in call("train_de", "dev_fr")
+    (tmp_path / "out/notes").mkdir()  # no data folder
+    said = call("x_test_mt_en_de")
+    assert said.endswith(
+        "out: left from an earlier call: dev_fr train_de; the recipe uses every set there: remove "
+        "them, or name those to use by --train_set, --valid_set and --test_sets\n"
+    )
+    assert len(rows_of(tmp_path / "out/train_de")) == 1  # still there
+    # Importers write set by set into one folder: that is no slip.
+    assert "left" not in call("train_fr", out=lambda args: args.out)
 
 
 def test_sets_can_go_elsewhere_than_out(tmp_path):

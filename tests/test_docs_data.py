@@ -91,3 +91,9 @@ def test_the_table_has_every_corpus():
     database = (ROOT / "egs2/part_multilingual/s2t1/db.sh").read_text()
     for name in listed:
         assert f"\n{name.upper()}=" in database
+
+
+def test_times_are_told_once_and_shared_talks_are_warned_of():
+    assert "\n## Speed\n" not in DOC
+    assert "only stage 1's writing is measured" in section("How long it takes")
+    assert "TED-LIUM" in section("Corpora") and "does not match" in section("Corpora")

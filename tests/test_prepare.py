@@ -344,7 +344,8 @@ def test_an_output_folder_that_cannot_be_made_is_one_line(data, tmp_path, capsys
     data_dir, _ = data
     (tmp_path / "file").write_text("")
     assert main([command, "--data_dir", str(data_dir), "--out", str(tmp_path / "file")]) == 1
-    assert f"'{tmp_path / 'file'}'" in capsys.readouterr().err
+    message = f"error: {tmp_path / 'file'}: found no folder that can be written (File exists)"
+    assert message in capsys.readouterr().err
 
 
 def test_command_line(data, tmp_path, capsys):

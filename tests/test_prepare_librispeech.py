@@ -35,7 +35,8 @@ def make_corpus(root):
     return root
 
 
-def test_rows_and_faults(tmp_path, capsys):
+def test_rows_and_faults(tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
     corpus, out = make_corpus(tmp_path / "c"), tmp_path / "out"
     assert script.main([str(corpus), str(out)]) == 0
     assert sorted(p.name for p in out.iterdir()) == [
@@ -56,6 +57,8 @@ def test_rows_and_faults(tmp_path, capsys):
     }
     assert rows_of(out / "train_clean_100")["19-198-0000-asr"].target == "northanger abbey"
     assert skipped(out / "train_clean_100") == {"audio without a transcript": 1}
+    # A clip without a line is a row more than the lists promise.
+    assert any("train_clean_100: 2 of 2 rows (100 %)" in text for text in caplog.messages)
     said = capsys.readouterr().out
     assert "1 of 5 rows" in said and "skipped 1: missing file" in said
     assert "librispeech_test_clean_asr_en: 1 rows, 2,620 were published" in said

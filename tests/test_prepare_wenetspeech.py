@@ -105,19 +105,32 @@ def test_subsets_come_from_one_pass(tmp_path, monkeypatch):
     read = script._read
     monkeypatch.setattr(script, "_read", lambda *args: passes.append(1) or read(*args))
     monkeypatch.setattr(one_pass, "_PIECE_ROWS", 1)
-    wanted = [str(corpus), str(out), "--subset", "l", "m", "s", "w", "--splits", "train", "dev"]
+    wanted = [str(corpus), str(out), "--subset", "l", "w", "--splits", "train", "dev"]
     assert script.main(wanted) == 0
     assert len(passes) == 1
     texts = {folder.name: len(rows_of(folder)) for folder in out.iterdir()}
-    assert texts == {"train_l": 3, "train_m": 2, "train_s": 1, "train_w": 1, "dev": 1}
+    assert texts == {"train_l": 3, "train_w": 1, "dev": 1}
     before = state(out)
     assert script.main(wanted) == 0
     assert state(out) == before and len(passes) == 1
 
 
+@pytest.mark.parametrize("subset", ["m", "s"])
+def test_one_of_the_nested_subsets(tmp_path, subset):
+    corpus = make_corpus(tmp_path / "c")
+    out = tmp_path / subset
+    assert script.main([str(corpus), str(out), "--subset", subset, "--splits", "train"]) == 0
+    assert len(rows_of(out / f"train_{subset}")) == {"m": 2, "s": 1}[subset]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (
+            ["--subset", "s", "w", "m"],
+            "--subset: found m s, expected one of l m s, with w or without: m holds the rows of s,",
+        ),
+        (["--subset", "l", "m", "s"], "l holds the rows of m and s, which would be trained on tw"),
         (["--subset", "xl"], "--subset: found 'xl', expected some of l m s w"),
         (["--splits", "test"], "--splits: found 'test', expected some of train dev test_net"),
     ],

@@ -567,6 +567,50 @@ def test_parts_follow_expdir(recipe):
     assert "encoder (exp/toy_parts/encoder)" in result.stderr
 
 
+def test_a_corpus_that_is_not_there_is_told_before_any_is_made(recipe):
+    result = run(
+        recipe, *("./run.sh", "--corpora", "toy mustc", "--model", "toy", "--stop_stage", "1")
+    )
+    assert result.returncode == 2
+    (told,) = [line for line in result.stderr.splitlines() if "error: " in line]
+    assert told.startswith(
+        "local/data.sh: error: where is mustc? Name its folder in db.sh (MUSTC=/corpora/...). "
+        "MuST-C is no longer offered at https://ict.fbk.eu/must-c-releases/"
+    )
+    assert not (recipe / "data").exists()
+
+
+def test_all_corpora_that_are_not_there_are_told_together(recipe, tmp_path):
+    result = run(
+        recipe,
+        *("local/data.sh", "--check", "mine opus wenetspeech ntrex128"),
+        OPUS=str(tmp_path / "misspelled"),
+        WENETSPEECH="downloads",
+        NTREX128=str(tmp_path),
+        PYTHONPATH=str(ROOT),
+    )
+    assert result.returncode == 2
+    mine, opus, wenetspeech = result.stderr.splitlines()
+    assert "unknown corpus 'mine' (there is no local/prepare_mine.py); known: " in mine
+    # Where to get it, in its script's own words.
+    assert f"opus: found OPUS={tmp_path}/misspelled, which is no folder. Fetch parallel" in opus
+    assert (
+        "wenetspeech: found WENETSPEECH=downloads, but no script can fetch it. Ask for WenetSpeech "
+        "at https://github.com/wenet-e2e/WenetSpeech"
+    ) in wenetspeech
+    assert not (recipe / "data").exists()
+
+
+def test_a_corpus_in_its_place_and_one_to_fetch_pass_the_check(recipe, tmp_path):
+    check = ("local/data.sh", "--check", "toy ntrex128 opus")
+    more = {"NTREX128": "downloads", "PYTHONPATH": str(ROOT)}
+    result = run(recipe, *check, OPUS=str(tmp_path), **more)
+    assert (result.returncode, result.stderr) == (0, "")
+    result = run(recipe, *check, "--fetch", OPUS=str(tmp_path / "new"), **more)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert not (recipe / "data").exists()
+
+
 def test_toy_corpus(recipe):
     digests = []
     for _ in range(2):

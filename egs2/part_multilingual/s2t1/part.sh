@@ -179,11 +179,18 @@ fi
 
 if runs 1; then
     log "Stage 1: Data preparation for ${opt[corpora]}"
+    scripted=
     for corpus in ${opt[corpora]}; do
         if [ ! -f "local/prepare_${corpus}.py" ] && [ -d "data/${corpus}" ]; then
             log "data/${corpus} is used as it is"
-            continue
+        else
+            scripted+=" ${corpus}"
         fi
+    done
+    # One that is not there must not show up after the others were fetched.
+    # shellcheck disable=SC2086 # several options
+    local/data.sh --check "${scripted}" ${opt[local_data_opts]}
+    for corpus in ${scripted}; do
         # shellcheck disable=SC2086 # several options
         local/data.sh "${corpus}" ${opt[local_data_opts]}
     done
