@@ -6,9 +6,9 @@ script. A sentence that says too little is given the benefit of the doubt.
 
 What that finds, with no alarm on text in the right language but a quotation in another
 (tests/test_language_match.py): between two languages in Latin script 87 to 97 % of the lines of
-NTREX, 90 to 100 % of FLORES and 44 to 85 % of Tatoeba, whose sentences are short. Between Mandarin and Cantonese half of NTREX's
-lines (56 % where Mandarin is wanted, 52 % where Cantonese is), and none of FLORES, whose Cantonese
-is nearly all written as Mandarin.
+NTREX, 90 to 100 % of FLORES and 44 to 85 % of Tatoeba, whose sentences are short. Between Mandarin
+and Cantonese half of NTREX's lines (56 % where Mandarin is wanted, 52 % where Cantonese is), and
+none of FLORES, whose Cantonese is nearly all written as Mandarin.
 """
 
 import re
