@@ -66,7 +66,9 @@ def lid_of(row: Row, lid: str) -> str:
 
     Args:
         row: The row.
-        lid: ``right``, ``none``, or ``wrong``: another language, the same one for an id each time.
+        lid: ``right``, ``none``, or ``wrong``: any language but the source's, so maybe the target's
+            or one that is never spoken; the same one for an id each time. Published figures
+            depend on which.
 
     Returns:
         What `Prompter.prompt` takes: ``right``, ``none`` or a code.

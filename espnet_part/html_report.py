@@ -30,7 +30,7 @@ from espnet_part.lid_table import main_rows
 from espnet_part.paper import load_paper
 from espnet_part.pictures import families, phase_settings
 from espnet_part.pictures_curves import read_curves
-from espnet_part.tables import Row, is_reference
+from espnet_part.tables import Row, is_reference, signatures
 from espnet_part.worst import find_worst
 
 TEMPLATES = Path(__file__).with_name("report_page")
@@ -102,7 +102,7 @@ def write_page(
         "worst": worst,
         "worst_system": f"{names[main]}, phase {main.phases[-1]}",
         "clips": clips,
-        "signatures": _signatures(rows),
+        "signatures": [(", ".join(names), s) for s, names in signatures(_trained(rows)).items()],
     }
     path = exp / "report.html"
     page = render(content)
@@ -174,12 +174,3 @@ def _facts(
         "Versions": ", ".join(versions),
         "Date": environment["date"],
     }
-
-
-def _signatures(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    found: dict[str, list[str]] = {}
-    for row in _trained(rows):
-        metrics = found.setdefault(str(row["signature"]), [])
-        if row["metric"] not in metrics:
-            metrics.append(row["metric"])
-    return [(", ".join(metrics), signature) for signature, metrics in found.items()]

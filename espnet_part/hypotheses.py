@@ -2,7 +2,7 @@
 
 Each check looks at the raw hypothesis and is meant to be trusted when it says yes: what the
 reference shows too (a quotation in English, "no no no no") is never held against a hypothesis.
-So the rates are lower bounds.
+So the rates are lower bounds; `language_match` says how much of a wrong language is found.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from espnet_part.language_match import wrong_language
 from espnet_part.normalize import CER_LANGUAGES
 
-SIGNATURE = "espnet_part.hypotheses:1"
+SIGNATURE = "espnet_part.hypotheses:2"
 
 # A unit must come this many times more in a row than it does in the reference.
 WORD_REPEATS = 4

@@ -3,6 +3,12 @@
 No language model and no download: scripts tell most pairs apart, kana Japanese from Chinese,
 marker characters Cantonese from Mandarin, common words and numerals the languages in Latin
 script. A sentence that says too little is given the benefit of the doubt.
+
+What that finds, with no alarm on text in the right language but a quotation in another
+(tests/test_language_match.py): between two languages in Latin script 87 to 97 % of the lines of
+NTREX, 90 to 100 % of FLORES and 44 to 85 % of Tatoeba, whose sentences are short. Between Mandarin
+and Cantonese half of NTREX's lines (56 % where Mandarin is wanted, 52 % where Cantonese is), and
+none of FLORES, whose Cantonese is nearly all written as Mandarin.
 """
 
 import re
@@ -45,15 +51,15 @@ _COMMON_WORDS = {
             null eins zwei drei vier fünf sechs sieben acht neun zehn""",
         "fr": """le la les de des du un une et est en que qui dans pour pas sur au aux ce cette ces
             il elle ils elles nous vous je tu on ne se sa son ses avec par plus mais ou où été être
-            sont avait était leur comme tout fait très c'est d'un d'une l'on qu'il n'est j'ai
+            sont avait était leur comme tout fait très c'est d'un d'une l'on qu'il n'est j'ai non
             zéro deux trois quatre cinq six sept huit neuf dix""",
         "es": """el la los las de del un una y en que es no se por con para su al lo como más pero
             sus le ya o este sí porque esta entre cuando muy sin sobre también me hasta hay donde
-            yo tú él ella nos está son fue era ser tiene
+            yo tú él ella nos mi está son fue era ser tiene
             cero uno dos tres cuatro cinco seis siete ocho nueve diez""",
         "it": """il lo la i gli le di del della dei delle un uno una e è in che non si per con da
             dal al alla nel nella sono come ma più anche su ha ho questo questa ci mi ti se o io tu
-            lui lei noi voi loro era essere stato molto cosa
+            lui lei noi voi loro era essere stato molto cosa no
             zero due tre quattro cinque sei sette otto nove dieci""",
         "sv": """och i att det som en på är av för den till med har de inte om ett han hon men var
             jag sig från vi så kan när nu då sin eller man vid också efter alla skulle vara hade
@@ -88,11 +94,14 @@ def script_weights(text: str) -> dict[str, int]:
 
 
 def _other_latin(text: str, lang: str) -> bool:
-    words = [word.replace("’", "'") for word in _WORD.findall(text.lower())]
-    hits = {name: sum(word in common for word in words) for name, common in _COMMON_WORDS.items()}
-    expected = hits.pop(lang)
-    best = max(hits.values())
-    return best >= 2 and best > 3 * expected
+    """Compare with each language by the words that only one of the two has, each counted once."""
+    words = {word.replace("’", "'") for word in _WORD.findall(text.lower())}
+    own = _COMMON_WORDS[lang]
+    for name, common in _COMMON_WORDS.items():
+        theirs, ours = len(words & common - own), len(words & own - common)
+        if name != lang and theirs >= 2 and theirs > 3 * ours:
+            return True
+    return False
 
 
 def _clearly_other(text: str, lang: str) -> bool:
@@ -118,8 +127,8 @@ def wrong_language(hyp: str, ref: str, lang: str) -> bool:
     Rules, in order: most letters are of a foreign script; kana in Chinese; six or more ideographs
     without kana where the Japanese reference has some; two or more marker characters of Mandarin
     (Cantonese) and none of the expected one, where the reference has some of the expected one and
-    none of the other; in Latin script, two or more common words of one other language and more
-    than three times as many as of the expected one.
+    none of the other; in Latin script, two or more common words of one other language that the
+    expected one lacks, and more than three times as many as the other way around.
 
     Args:
         hyp: raw hypothesis.

@@ -54,6 +54,17 @@ def variants(row: Row) -> dict[str, Row]:
     return {k: v for k, v in row.items() if k.startswith(prefix) and isinstance(v, dict)}
 
 
+def signatures(rows: Iterable[Row]) -> dict[str, list[str]]:
+    """Names of the measures by the signature they were made with, variants among them."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for name, one in {row["metric"]: row, **variants(row)}.items():
+            names = found.setdefault(str(one["signature"]), [])
+            if name not in names:
+                names.append(name)
+    return found
+
+
 def _unique(values: Iterable) -> list:
     return list(dict.fromkeys(values))
 
@@ -139,6 +150,16 @@ def _comparison(rows: Sequence[Row], systems: Sequence[tuple[str, str]]) -> str:
     return markdown(["curriculum, decode", "phase", "WER/CER", "BLEU", "chrF"], body)
 
 
+def _averaged_seeds(rows: Iterable[Row]) -> list[str]:
+    """The seeds behind values that stand for several runs: curricula may have one each, or none."""
+    cells: dict[tuple, list] = {}
+    for row in rows:
+        key = [row[name] for name in ("curriculum", "decode", "phase", "test_set", "metric")]
+        cells.setdefault(tuple(key), []).append(row["seed"])
+    seeds = _unique(seed for found in cells.values() if len(found) > 1 for seed in found)
+    return ["unknown" if seed is None else str(seed) for seed in seeds]
+
+
 def experiment_tables(rows: Sequence[Row]) -> str:
     """Tables of a whole experiment.
 
@@ -165,14 +186,9 @@ def experiment_tables(rows: Sequence[Row]) -> str:
     if len(systems) > 1:
         parts += ["## Last phases compared, mean over shared test sets"]
         parts.append(_comparison(trained, systems))
-    seeds = _unique(row["seed"] for row in trained)
-    if len(seeds) > 1:
-        parts.append(f"Values are means over the seeds {', '.join(map(str, seeds))}.")
-    signatures: dict[str, list[str]] = {}
-    for row in trained:
-        for name, one in {row["metric"]: row, **variants(row)}.items():
-            names = signatures.setdefault(one["signature"], [])
-            if name not in names:
-                names.append(name)
-    parts.append("\n".join(f"- {', '.join(names)}: `{s}`" for s, names in signatures.items()))
+    if seeds := _averaged_seeds(trained):
+        parts.append(f"Values are means over the seeds {', '.join(seeds)}.")
+    parts.append(
+        "\n".join(f"- {', '.join(names)}: `{s}`" for s, names in signatures(trained).items())
+    )
     return "\n\n".join(part for part in parts if part)

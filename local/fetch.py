@@ -33,7 +33,7 @@ class Archive:
     Attributes:
         url: Where it lies.
         gives: What it leaves in the corpus's folder once unpacked; where that is, nothing is done.
-        checksum: Hexadecimal, MD5 (32 digits) or SHA-256 (64); None where none is published.
+        checksum: Hexadecimal, MD5 (32 digits) or SHA-256 (64); None where we pin none.
         into: Folder in the corpus's folder that it is unpacked into.
     """
 

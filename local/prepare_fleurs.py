@@ -7,7 +7,7 @@ Card
   hours     about 10 train, 1 dev, 2 to 3 test in each language
   license   audio CC BY 4.0; the sentences are FLORES-101's, CC BY-SA 4.0
   source    https://huggingface.co/datasets/google/fleurs (about 2 GB a language; --fetch gets the
-            wanted languages and splits only, at a fixed revision; no checksums are published)
+            wanted languages and splits only, at a fixed revision; we pin no checksums)
             or https://storage.googleapis.com/xtreme_translations/FLEURS102/<language>.tar.gz
   layout    data/<language>/{train,dev,test}.tsv and data/<language>/audio/<split>.tar.gz, which
             holds <split>/*.wav; in Google's own tar files <language>/<split>.tsv and

@@ -49,7 +49,7 @@ COPIED_WORDS, COPIED_CHARS = 2, 4
 _OWN_CHARACTERS = {"ja": "の", "zh": "的"}
 
 # Of the filters: folders made with others are made again out of the logs, without a model.
-VERSION = 1
+VERSION = 2
 
 EMPTY_SOURCE = "empty source"
 SOURCE_TOO_LONG = "source too long"

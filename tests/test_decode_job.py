@@ -136,6 +136,14 @@ def test_lid(folder, s2t):
     assert lid_of(rows["a0"], "wrong") == lid_of(rows["a0"], "wrong")
 
 
+def test_a_wrong_language_may_be_the_target_or_one_that_is_never_spoken():
+    """Published figures depend on it; the option's help says so."""
+    wrong = {lid_of(Row(f"u{n}", "st", "de", "en", ""), "wrong") for n in range(200)}
+    assert {"en", "sv", "id", "ar"} < wrong and "de" not in wrong
+    help_text = " ".join(command.get_parser().format_help().split())
+    assert "any but the source language (st: may be the target language)" in help_text
+
+
 def test_rtf_lines(folder, s2t, caplog):
     """ESPnet's calculate_rtf.py: start and end of each utterance, by the time in its log line."""
     with caplog.at_level(logging.INFO):

@@ -221,6 +221,17 @@ def test_numbers_are_those_of_results_json(written):
         assert text in facts
 
 
+def test_the_foot_names_every_signature(written):
+    """Those of variants too, as RESULTS.md does."""
+    _, page, rows, _, exp = written
+    foot = {li.text().strip() for li in page.all("footer")[0].all("li")}
+    row = next(r for r in rows if (r["curriculum"], r["metric"]) == ("part", "wer"))
+    assert f"wer: {row['signature']}" in foot
+    assert f"wer_basic: {row['wer_basic']['signature']}" in foot
+    markdown = (exp / "RESULTS.md").read_text(encoding="utf-8").split("\n")
+    assert foot <= {line[2:].replace("`", "") for line in markdown if line.startswith("- ")}
+
+
 def test_kinds_of_errors_sum_to_the_error_rate(written):
     _, page, rows, *_ = written
     [line] = page.all("table", **{"class": "errors"})[0].all("th", title="toy_test_asr_en")

@@ -9,7 +9,8 @@ copy in Helsinki-NLP/OPUS-MT-testsets, datasets/facebook/flores/flores200_datase
 import tarfile
 
 import pytest
-from corpus_layouts import ROOT, rows_of, skipped, state
+import real_data
+from corpus_layouts import rows_of, skipped, state
 
 from espnet_part.datadir import normalize_text
 
@@ -19,8 +20,7 @@ import prepare_ntrex128 as ntrex  # isort: skip
 import prepare_opus as opus  # isort: skip
 import prepare_tatoeba as tatoeba  # isort: skip
 
-REAL = ROOT.parent / "shared" / "data"
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/data")
+REAL = real_data.DATA
 
 
 def write(path, lines, end="\n"):
@@ -250,7 +250,7 @@ def test_fetching_flores_and_its_two_splits(tmp_path, monkeypatch, capsys):
     assert "holds no devtest. Fetch FLORES-200" in capsys.readouterr().err
 
 
-@needs_real
+@real_data.needs("tatoeba")
 def test_the_real_tatoeba(tmp_path):
     assert tatoeba.main([str(REAL / "tatoeba"), str(tmp_path)]) == 0  # all thirteen directions
     train, dev = rows_of(tmp_path / "train"), rows_of(tmp_path / "dev")
@@ -260,7 +260,7 @@ def test_the_real_tatoeba(tmp_path):
     assert dev["tatoeba-000000050-mt-de-en"].target == line_of("tatoeba/tatoeba.deu-eng.eng", 50)
 
 
-@needs_real
+@real_data.needs("ntrex128")
 def test_the_real_ntrex(tmp_path):
     args = [str(REAL / "ntrex128"), str(tmp_path), "--langs", "de-en", "en-ar"]
     assert ntrex.main(args) == 0
@@ -272,7 +272,7 @@ def test_the_real_ntrex(tmp_path):
     assert not english & {row.source if row.src == "en" else row.target for row in dev.values()}
 
 
-@needs_real
+@real_data.needs("flores200_devtest")
 def test_the_real_flores(tmp_path, capsys):
     args = [str(REAL / "flores200_devtest"), str(tmp_path), "--langs", "de-en", "en-id"]
     assert flores.main(args) == 0
@@ -285,7 +285,7 @@ def test_the_real_flores(tmp_path, capsys):
         assert len(rows) == 1012
 
 
-@needs_real
+@real_data.needs("flores200_devtest")
 def test_flores_is_kept_out_of_training(tmp_path):
     texts = [
         (REAL / f"flores200_devtest/{code}.devtest").read_text("utf-8")

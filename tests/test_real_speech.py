@@ -11,13 +11,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import real_data
 import soundfile
 from test_recipe import make_recipe, run
 
 from espnet_part.audio import load_audio
 
 ROOT = Path(__file__).resolve().parents[1]
-CLIPS = ROOT.parent / "shared/data/fleurs_clips"
+CLIPS = real_data.DATA / "fleurs_clips"
 FLEURS = {"en": "en_us", "de": "de_de", "ja": "ja_jp", "zh": "cmn_hans_cn"}
 # Of each language: what is in which split; the longest German clip (43 s) is in train.
 SPLITS = {"en": (8, 10), "de": (6, 7), "ja": (0, 0), "zh": (0, 0)}
@@ -35,7 +36,8 @@ LONGEST = "fleurs-de-009"
 
 pytestmark = [
     pytest.mark.recipe,
-    pytest.mark.skipif(not CLIPS.is_dir(), reason="shared/data is not beside the repository"),
+    pytest.mark.timeout(1200),
+    real_data.needs("fleurs_clips"),
 ]
 
 

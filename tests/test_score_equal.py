@@ -12,28 +12,15 @@ from pathlib import Path
 
 import jiwer
 import pytest
-from prepare_flores200 import CODES  # local/, on the path by conftest.py
+import real_data
 
 from espnet_part import trn
 from espnet_part.normalize import CER_LANGUAGES, normalize
 from espnet_part.pairs import Pair
 from espnet_part.scoring import score_asr, score_st
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-NTREX = {
-    "zh": "ref.zho-CN",
-    "en": "src.eng",
-    "ja": "ref.jpn",
-    "ko": "ref.kor",
-    "yue": "ref.yue",
-    "de": "ref.deu",
-    "fr": "ref.fra",
-    "ru": "ref.rus",
-    "es": "ref.spa",
-    "it": "ref.ita",
-}
-FLORES = {lang: CODES[lang] for lang in NTREX}
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no ../shared/data beside {DATA.name}")
+LANGS = "zh en ja ko yue de fr ru es it".split()
+needs_text = real_data.needs("ntrex128", "flores200_devtest")
 needs_sclite = pytest.mark.skipif(
     trn.find_sclite() is None, reason="sclite is not installed (Debian package sctk)"
 )
@@ -193,12 +180,12 @@ def test_where_sclites_weights_make_a_difference(tmp_path):
 
 
 @needs_sclite
-@needs_data
+@needs_text
 @pytest.mark.parametrize("lang", ["de", "ja"])
 def test_sclite_differs_by_its_weights_alone(tmp_path, lang):
     """On real text: its alignment is never dearer by its weights, ours never has more errors."""
-    lines = (DATA / f"ntrex128/newstest2019-{NTREX[lang]}.txt").read_text("utf-8").split("\n")
-    ours, sclites = both_reports(spoiled(lang, lines[:150]), lang, tmp_path)
+    lines = real_data.ntrex(lang)[:150]
+    ours, sclites = both_reports(spoiled(lang, lines), lang, tmp_path)
     assert len(ours) == len(sclites) == 151
     for (_, *mine), (_, *its) in zip(ours, sclites, strict=True):
         assert sum(mine) <= sum(its)
@@ -219,9 +206,7 @@ def package():
 def check_normalizer(package, lang: str, step: int) -> None:
     """The package's text, less outer spaces, and all white space for zh ja ko yue."""
     basic, english = package
-    flores = (DATA / "flores200_devtest" / f"{FLORES[lang]}.devtest").read_text("utf-8")
-    ntrex = (DATA / "ntrex128" / f"newstest2019-{NTREX[lang]}.txt").read_text("utf-8")
-    lines = [line for text in (flores, ntrex) for line in text.split("\n") if line]
+    lines = [*real_data.flores(lang), *real_data.ntrex(lang)]
     assert len(lines) == 1012 + 1997
     for line in lines[::step]:
         whispers = (english if lang == "en" else basic)(line)
@@ -231,14 +216,14 @@ def check_normalizer(package, lang: str, step: int) -> None:
             assert normalize(line, lang, basic=True) == basic(line).strip()
 
 
-@needs_data
-@pytest.mark.parametrize("lang", NTREX)
+@needs_text
+@pytest.mark.parametrize("lang", LANGS)
 def test_normalizer_is_the_packages(package, lang):
     """On every sentence; on some for English, whose rules take ten times as long."""
     check_normalizer(package, lang, step=10 if lang == "en" else 1)
 
 
 @pytest.mark.slow
-@needs_data
+@needs_text
 def test_normalizer_is_the_packages_on_every_english_sentence(package):
     check_normalizer(package, "en", step=1)

@@ -1,6 +1,7 @@
 """Numbers equal their engines', pairing is by id, checks of hypotheses are conservative."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -365,6 +366,19 @@ def test_score_command_says_what_is_wrong(tmp_path):
         score_command.main(options)
 
 
+def test_score_command_into_a_pipe_that_is_closed(tmp_path):
+    """`| head` ends before the command has written: no traceback, and the JSON is there."""
+    ref = write_text(tmp_path / "ref", GERMAN)
+    command = [sys.executable, "-m", score_command.__name__, "--ref", ref, "--hyp", ref]
+    command += ["--task", "asr", "--lang", "de", "--bootstrap", "0", "--json", tmp_path / "out"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as closed:
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "out").exists()
+
+
 def test_score_command_on_files_from_anywhere(tmp_path, capsys):
     """Windows line ends, tabs, an empty hypothesis, no resamples."""
     (tmp_path / "ref").write_bytes(b"\xef\xbb\xbfa\teins\tzwei\r\nb\tdrei\r\n")
@@ -380,3 +394,15 @@ def test_score_command_on_files_from_anywhere(tmp_path, capsys):
     printed = capsys.readouterr().out.split("\n")
     assert printed[0].startswith("wer                33.33  " + " " * 18 + "jiwer:")
     assert printed[1] == "  substituted 0.00, deleted 33.33, inserted 0.00 % of 3 tokens"
+
+
+def test_means_over_seeds_are_told_where_there_are_any():
+    """Curricula of one run each, one of them without a seed, are not averaged."""
+
+    def made(curriculum, seed):
+        scores = score_asr(pairs([("a", "one two", "one too"), ("b", "five", "five")]), "en", 0)
+        return make_rows(scores, System(curriculum, "1", "greedy", seed), "t", "asr", "en", "en")
+
+    apart = [*made("part", 7), *made("two_stage", None), *made("part_b", 8)]
+    assert "means over" not in experiment_tables(apart)
+    assert "means over the seeds 7, 9." in experiment_tables([*apart, *made("part", 9)])

@@ -26,6 +26,10 @@ OPTION_HELP = {
     "max_sec": "longer audio is cut at its pauses",
     "pause_sec": "pauses of this length or longer end a piece in any case; 0: none does",
 }
+LID_HELP = (
+    "language named in the prompt: right, none or wrong; wrong: any but the source language (st: "
+    "may be the target language), the same one for an id each time (default: right)"
+)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -41,7 +45,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--key_file", nargs="+", default=[], help="one per data folder: the ids to decode")
     add("--output_dir", nargs="+", required=True, help="one per data folder")
     add("--config", help="a file of conf/decode; its keys are the options from --batch_size on")
-    add("--lid", default="right", help="language named in the prompt: right, none or wrong")
+    add("--lid", default="right", help=LID_HELP)
     add("--ngpu", type=int, default=0, help="0 decodes on the CPU, 1 on a GPU")
     add("--dtype", default="float32", choices=["float32", "bfloat16"])
     add("--num_workers", type=int, default=2, help="threads that load audio")

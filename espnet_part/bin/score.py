@@ -1,6 +1,7 @@
 """Score one hypothesis file against one reference file, or compare two of them."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -150,12 +151,15 @@ def main(cmd: list[str] | None = None) -> None:
             save_rows(args.json, rows, compared)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    lines = []
     for letter, hyp, scores in zip("AB", hyps, all_scores, strict=False):
-        if compared:
-            print(f"{letter}: {hyp}")
-        print("\n".join(score_lines(scores)) + ("\n" if compared else ""))
-    if compared:
-        print(paired.table(compared))
+        lines += [f"{letter}: {hyp}"] if compared else []
+        lines += [*score_lines(scores), *([""] if compared else [])]
+    lines += [paired.table(compared)] if compared else []
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # `| head` has seen enough; Python would flush once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ option_list=(
     "pretrained_model||What the first phase starts from: a pack (zip, folder, hub id) or a checkpoint (.pth)"
     "# Decoding and scoring"
     "decode_phases|all|Phases to decode: all, last, or a list, e.g. \"1 3\""
-    "lid|right|Language named in the prompt when decoding: right, none, wrong, or several, e.g. \"right none wrong\"; the last two get decode folders of their own, and stage 13 a table"
+    "lid|right|Language named in the prompt when decoding: right, none, wrong (any but the source's, maybe the target's), or several, e.g. \"right none wrong\"; the last two get decode folders of their own, and stage 13 a table"
     "inference_config||YAML of decoding options; default: conf/decode/<first corpus>.yaml where there is one, else greedy.yaml"
     "inference_args||Options for espnet_part.bin.inference, e.g. \"--dtype bfloat16\""
     "inference_tag||Name of the decode folder; default: from config, arguments and model"
