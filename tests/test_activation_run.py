@@ -37,10 +37,7 @@ def train(config_values, manifests, tmp_path):
         folder = tmp_path / name
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(values))
-        PARTTask.main(
-            cmd=[f"--config={path}", f"--output_dir={folder}", "--num_workers=0",
-                 "--log_level=ERROR"]
-        )  # fmt: skip
+        PARTTask.main(cmd=[f"--config={path}", f"--output_dir={folder}", "--num_workers=0"])
         return folder, from_dict(Config, values)
 
     return run

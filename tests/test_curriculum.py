@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -52,11 +53,13 @@ def test_there_are_yamls():
         "part_llm_frozen",
         "part_llm_always",
         "part_no_text",
+        "part_ai_sta",
         "finetune",
     } <= {p.stem for p in CURRICULA}
     assert {p.stem for p in DECODES} >= {"greedy"}
     found = {p for p in CONF.rglob("*.yaml")}
-    known = {*MODELS, *PHASES, *CURRICULA, *DECODES, *BENCHMARKS, CONF / "prompts.yaml"}
+    others = {CONF / "prompts.yaml", CONF / "experiments.yaml"}  # test_experiment_plan.py
+    known = {*MODELS, *PHASES, *CURRICULA, *DECODES, *BENCHMARKS, *others}
     assert found == known, f"YAMLs that no test reads: {found - known}"
 
 
@@ -262,6 +265,27 @@ def test_mistakes_are_named(conf):
         merged("toy", "part", "2")
     with pytest.raises(ValueError, match="no file .*digit.yaml.*did you mean digits"):
         merged("digit", "part", "1")
+
+
+def test_what_a_model_has_for_one_curriculum_is_laid_over_it(conf):
+    toy = (CONF / "model/toy.yaml").read_text()
+    own = 'curricula: {two_stage_llm: {"2b": {lr: {llm: 7.0e-4}, max_steps: 9}}}'
+    conf("model/m.yaml", f"{toy}\n{own}")
+
+    def found(curriculum, settings=()):
+        return merge(conf.folder, "m", curriculum, "2b", ["t"], [], settings=list(settings))
+
+    assert found("two_stage_llm").lr["llm"] == 7e-4 and found("two_stage_llm").max_steps == 9
+    assert found("two_stage_llm", ["max_steps=3"]).max_steps == 3  # the command line wins
+    assert found("two_stage").max_steps == 4 and "llm" not in found("two_stage").lr
+    for layers, message in (
+        ("curricula: {two_stages: {}}", "no curriculum 'two_stages'; did you mean 'two_stage'"),
+        ('curricula: {part: {"4": {}}}', "curricula.part: found phase '4', expected 1 2a 2b 3"),
+        ("curricula: [part]", "curricula: found"),
+    ):
+        conf("model/m.yaml", f"{toy}\n{layers}")
+        with pytest.raises(ValueError, match=re.escape(message)):
+            found("part")
 
 
 def test_a_rate_that_is_not_used_is_told(caplog):

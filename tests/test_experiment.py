@@ -104,7 +104,8 @@ def test_a_second_call_does_nothing_and_another_setting_is_refused(table4):
     assert "phase2b holds a run of other settings than conf/ has now: remove" in refused.stderr
 
 
-def test_unknown_names_end_at_once(recipe):
+def test_unknown_names_end_at_once(tmp_path):
+    recipe = make_recipe(tmp_path / "egs2/part_multilingual/s2t1")
     for words, message in (
         (("--experiment", "tabel4"), "no experiment 'tabel4'; did you mean 'table4'?"),
         (("--experiment", "table4", "--scale", "quik"), "no scale 'quik'; did you mean 'quick'?"),
@@ -140,7 +141,7 @@ class InProcess(Runner):
         config = write_config(merge(*names, *self.manifests, init, settings), exp / f"phase{phase}")
         PARTTask.main(
             cmd=["--config", str(config), "--output_dir", str(config.parent), "--num_workers", "0",
-                 "--use_tensorboard", "false", "--log_level", "ERROR"]
+                 "--use_tensorboard", "false"]
         )  # fmt: skip
 
     def decode(self, options):
@@ -153,6 +154,7 @@ class InProcess(Runner):
                 (folder / "text").write_text("".join(f"{r.utt_id} {r.target}\n" for r in rows))
 
 
+@pytest.mark.slow
 def test_every_experiment_on_two_tiny_steps(recipe, monkeypatch, capsys):
     monkeypatch.chdir(recipe)
     stats = "exp/part_stats_toy"

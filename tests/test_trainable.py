@@ -29,6 +29,7 @@ PLAN = {
     "part_llm_frozen": {"1": "a", "2a": "8a", "2b": "ea", "3": "ea"},
     "part_llm_always": {"1": "al", "2a": "8al", "2b": "eal", "3": "eal"},
     "part_no_text": {"1": "a", "2a": "8a", "2b": "ea", "3": "eal"},
+    "part_ai_sta": {"1": "a", "2a": "8a", "2b": "ea", "3": "eal"},
     "part_text_first": {"0": "l", "1": "a", "2a": "8a", "2b": "ea", "3": "eal"},
     "finetune": {"3": "eal"},
 }
