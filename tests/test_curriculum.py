@@ -279,8 +279,11 @@ def test_what_a_model_has_for_one_curriculum_is_laid_over_it(conf):
     assert found("two_stage_llm", ["max_steps=3"]).max_steps == 3  # the command line wins
     assert found("two_stage").max_steps == 4 and "llm" not in found("two_stage").lr
     for layers, message in (
-        ("curricula: {two_stages: {}}", "no curriculum 'two_stages'; did you mean 'two_stage'"),
-        ('curricula: {part: {"4": {}}}', "curricula.part: found phase '4', expected 1 2a 2b 3"),
+        ("curricula: {two_stages: {}}", "no curriculum 'two_stages'; did you mean two_stage?"),
+        (
+            'curricula: {part: {"4": {}}}',
+            "curricula.part: found phase '4', not in ['1', '2a', '2b', '3']",
+        ),
         ("curricula: [part]", "curricula: found"),
     ):
         conf("model/m.yaml", f"{toy}\n{layers}")
