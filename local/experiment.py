@@ -44,6 +44,17 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def gpu_groups(ngpu: int) -> list[str]:
+    """The GPUs there are, in groups of what one training has: one group for each at a time."""
+    if ngpu == 0:
+        return []
+    from torch.cuda import device_count  # here: on the CPU nobody waits for it
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = given.split(",") if given else [str(i) for i in range(device_count())]
+    return [",".join(names[i : i + ngpu]) for i in range(0, len(names) - ngpu + 1, ngpu)]
+
+
 def main() -> None:
     """Command line."""
     parser = get_parser()
@@ -57,10 +68,9 @@ def main() -> None:
             return
         if not args.report_only:
             run.prepare()
-            gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if args.ngpu else []
             jobs = run.jobs(run.test_sets())
             print(f"{len(jobs)} jobs, {args.nj} at a time; logs: {run.out / 'logs'}", flush=True)
-            runner = Runner(jobs, args.nj, [gpu for gpu in gpus if gpu])
+            runner = Runner(jobs, args.nj, gpu_groups(args.ngpu))
             runner.run()
             if jobs:
                 print(f"all jobs: {duration(runner.cpu_sec)} of CPU", flush=True)

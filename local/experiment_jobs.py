@@ -49,7 +49,7 @@ class Runner:
     Args:
         jobs: In an order in which each comes after those that it waits for.
         workers: How many run at a time.
-        gpus: One of them for each worker, by CUDA_VISIBLE_DEVICES; none leaves it as it is.
+        gpus: One entry for each worker, as CUDA_VISIBLE_DEVICES; none leaves it as it is.
 
     Attributes:
         done: Names of jobs that ended well.

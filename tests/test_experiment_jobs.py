@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from experiment import gpu_groups
 from experiment_jobs import Job, JobsFailed, Runner
 
 LOCAL = Path(__file__).resolve().parents[1] / "local"
@@ -74,12 +75,28 @@ def test_one_thread_each_beside_others_and_a_gpu_each(tmp_path):
     assert found == {"4", "7"}
 
 
+@pytest.mark.parametrize(
+    ("given", "there", "ngpu", "groups"),
+    [
+        ("", 0, 0, []),
+        ("", 4, 1, ["0", "1", "2", "3"]),
+        ("", 5, 2, ["0,1", "2,3"]),  # the last one is too few for a training
+        ("4,7", 8, 1, ["4", "7"]),
+    ],
+)
+def test_each_training_has_gpus_of_its_own(given, there, ngpu, groups, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: there)
+    assert gpu_groups(ngpu) == groups
+
+
 def test_a_signal_reaches_the_jobs_which_end_in_their_own_way(tmp_path):
     script = tmp_path / "run.py"
     script.write_text(
         f"import sys; sys.path.insert(0, {str(LOCAL)!r})\n"
         "from pathlib import Path\n"
-        "from experiment_jobs import Job, Runner, Stopped\n"
+        "from experiment import gpu_groups
+from experiment_jobs import Job, Runner, Stopped\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "save = f'trap \"touch {folder}/saved; exit 1\" TERM; touch {folder}/up; sleep 60 & wait'\n"
         "jobs = [Job('a', ['bash', '-c', save], folder / 'a.log'),\n"
