@@ -95,8 +95,7 @@ def test_a_signal_reaches_the_jobs_which_end_in_their_own_way(tmp_path):
     script.write_text(
         f"import sys; sys.path.insert(0, {str(LOCAL)!r})\n"
         "from pathlib import Path\n"
-        "from experiment import gpu_groups
-from experiment_jobs import Job, Runner, Stopped\n"
+        "from experiment_jobs import Job, Runner, Stopped\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "save = f'trap \"touch {folder}/saved; exit 1\" TERM; touch {folder}/up; sleep 60 & wait'\n"
         "jobs = [Job('a', ['bash', '-c', save], folder / 'a.log'),\n"
