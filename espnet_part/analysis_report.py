@@ -101,6 +101,8 @@ def analysis_text(found: Mapping, drawn: Mapping[str, str], title: str) -> str:
 def _clips(clips: Mapping) -> str:
     rows = ", ".join(f"{code} {count}" for code, count in clips["rows"].items())
     text = f"Clips: {rows}. "
+    if len(clips["rows"]) == 1:
+        return text + "One language: what compares languages is left out."
     if clips.get("chance") is None:
         return text + (
             "No parallel sentences: the ids do not tell which rows say the same in two languages, "

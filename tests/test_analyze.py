@@ -210,6 +210,19 @@ def test_without_parallel_sentences_retrieval_is_left_out_in_one_line(experiment
     assert np.isfinite([row["separation"] for row in found["geometry"]]).all()
 
 
+def test_one_language_has_no_distance_between_languages(experiment, monkeypatch):
+    some = {name: FIGURES[name] for name in ("separation", "sentences", "movement")}
+    monkeypatch.setattr(analysis_report, "FIGURES", some)
+    words = ["--test_sets", "toy_test_asr_en", "--curricula", "two_stage", "--grad_rows", 0]
+    found = run(experiment, *words, out="english")
+    row = found["geometry"][0]
+    assert row["within"] > 0 and row["between"] is None and row["separation"] is None
+    names = {path.stem for path in (experiment / "english").glob("*.png")}
+    assert names == {"movement"}
+    page = (experiment / "english/analysis.md").read_text(encoding="utf-8")
+    assert page.count("One language") == 1 and "None" not in page
+
+
 def test_a_phase_without_checkpoint_is_left_out(experiment, tmp_path, caplog):
     shutil.copytree(experiment / "exp/toy/part", tmp_path / "part")
     (tmp_path / "part/phase2a/latest.pth").unlink()
