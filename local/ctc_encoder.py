@@ -102,7 +102,10 @@ def batches(lengths: list[int], size: int, rng: np.random.Generator):
 
 
 def ctc_train(
-    recipe: EncoderRecipe, rows: list[Row], start: Path | None = None
+    recipe: EncoderRecipe,
+    rows: list[Row],
+    start: Path | None = None,
+    device: torch.device | str = "cpu",
 ) -> tuple[SpeechEncoder, nn.Linear, list[str]]:
     """Train encoder and CTC head.
 
@@ -111,6 +114,7 @@ def ctc_train(
         rows: asr rows to train on.
         start: folder with an `encoder` and a `ctc` to go on from; the recipe's
             sizes do not count, and there is no dropout.
+        device: to train on; the result is on the CPU.
 
     Returns:
         Encoder in eval mode, head (D -> U), and the units; unit 0 is the blank.
@@ -127,6 +131,7 @@ def ctc_train(
     n_parameters = sum(p.numel() for p in parameters)
     print(f"encoder: {n_parameters / 1e6:.2f} M parameters, {len(units)} units, {len(rows)} clips")
     features = compute_features(encoder, rows)
+    encoder.to(device), head.to(device)
     targets = [torch.tensor([number[u] for u in pieces(row.target)]) for row in rows]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -143,14 +148,15 @@ def ctc_train(
         if step > recipe.augment_from:
             seeds = rng.integers(1 << 31, size=len(chosen)).tolist()
             features_BTF = augment(features_BTF, lengths_B, seeds)
+        features_BTF, lengths_B = features_BTF.to(device), lengths_B.to(device)
         frames_BTD, frame_lengths_B = encoder.encode(features_BTF, lengths_B)
         log_probs_TBU = head(frames_BTD).log_softmax(-1).transpose(0, 1)
         wanted = [targets[n] for n in chosen]
         loss = nn.functional.ctc_loss(
             log_probs_TBU,
-            torch.cat(wanted),
+            torch.cat(wanted).to(device),
             frame_lengths_B,
-            torch.tensor([len(w) for w in wanted]),
+            torch.tensor([len(w) for w in wanted], device=device),
             zero_infinity=True,
         )
         optimizer.zero_grad()
@@ -166,7 +172,7 @@ def ctc_train(
                 f"({time.process_time() - cpu:.0f} CPU-s), {left:.0f} s left",
                 flush=True,
             )
-    return encoder.eval(), head.eval(), units
+    return encoder.cpu().eval(), head.cpu().eval(), units
 
 
 def begin(

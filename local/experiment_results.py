@@ -150,7 +150,9 @@ def _exposures(run, arm: str) -> dict[str, list[float]]:
 
 
 def _references(run, test_sets: Sequence[TestSet], groups: Sequence[str]) -> dict[str, dict]:
-    path = run.expdir / f"{run.scale.corpora.split()[0]}_parts" / "references.json"
+    corpus, model = run.scale.corpora.split()[0], run.scale.model
+    name = model if model.startswith(f"{corpus}_") else corpus  # as in part.sh
+    path = run.expdir / f"{name}_parts" / "references.json"
     if not path.exists():
         return {}
     scored = {

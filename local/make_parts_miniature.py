@@ -8,7 +8,8 @@
         cascade             the LLM's own translation of the encoder's transcript
         floor               another sentence of the same template, its words drawn by chance
 
-The models are in the repository, local/miniature_base; train_miniature_base.py made them.
+The models are in the repository, local/miniature_base; train_miniature_base.py made them, and makes
+larger ones (`--base exp/miniature_large_parts`).
 """
 
 import argparse
@@ -79,8 +80,14 @@ def make_references(data: Path, out: Path, base: Path = BASE) -> None:
     """Write the references, unless they are there.
 
     Raises:
-        ValueError: no data.
+        ValueError: no data, or no models.
     """
+    for name in ("encoder", "llm"):
+        if not (base / f"{name}.made.json").exists():
+            raise ValueError(
+                f"{base / name} is missing or half made; make it, best on a GPU: python "
+                f"local/train_miniature_base.py --size large --out {base}"
+            )
     if not (data / "prepared.json").exists():
         raise ValueError(
             f"{data / 'prepared.json'} is missing; stage 1 makes it: "
@@ -106,9 +113,10 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="what prepare_miniature.py made")
     parser.add_argument("--out", type=Path, required=True, help="result")
+    parser.add_argument("--base", type=Path, default=BASE, help="folder of the models")
     args = parser.parse_args()
     try:
-        make_references(args.data, args.out)
+        make_references(args.data, args.out, args.base)
     except ValueError as error:
         sys.exit(f"{parser.prog}: error: {error}")
 

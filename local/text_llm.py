@@ -29,6 +29,7 @@ class LLMRecipe:
     heads: int = 8  # copying takes many: with 4 heads and 2 of keys it is learned half as fast
     kv_heads: int = 8
     ffn: int = 384
+    init_std: float = 0.06  # 0.02 leaves so narrow a model on a plateau for hundreds of steps
     steps: int = 900
     clean: float = 0.2  # until then (share of the steps) nothing is stretched,
     full: float = 0.5  # from then on all of it as far as speech is
@@ -59,7 +60,7 @@ def build_llm(recipe: LLMRecipe, tokenizer):
         num_key_value_heads=recipe.kv_heads,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
-        initializer_range=0.06,  # 0.02 leaves so narrow a model on a plateau for hundreds of steps
+        initializer_range=recipe.init_std,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -85,7 +86,7 @@ def embed(llm, ids_BL, soft_BL, noise: float, generator) -> torch.Tensor:
         ids_BL: token ids.
         soft_BL: which stand in the place of speech.
         noise: its size, in standard deviations of the embedding table; 0 leaves words pure, too.
-        generator: draws it.
+        generator: draws it, on the CPU.
 
     Returns:
         embeds_BLD.
@@ -96,11 +97,12 @@ def embed(llm, ids_BL, soft_BL, noise: float, generator) -> torch.Tensor:
         return embeds_BLD
     for step in (1, -1):  # from the left neighbor, then from the right one
         from_soft_BL = soft_BL & soft_BL.roll(step, 1)
-        share_BL = torch.rand(ids_BL.shape, generator=generator) * MOST_SMEAR * from_soft_BL
+        drawn_BL = torch.rand(ids_BL.shape, generator=generator).to(ids_BL.device)
+        share_BL = drawn_BL * MOST_SMEAR * from_soft_BL
         neighbor_BLD = embeds_BLD.roll(step, 1)
         embeds_BLD = torch.lerp(embeds_BLD, neighbor_BLD, share_BL[..., None])
     std = table.weight.detach().std()
-    noise_BLD = torch.randn(embeds_BLD.shape, generator=generator) * noise * std
+    noise_BLD = torch.randn(embeds_BLD.shape, generator=generator).to(ids_BL.device) * noise * std
     return embeds_BLD + noise_BLD * soft_BL[..., None]
 
 
@@ -113,7 +115,7 @@ def exact_match(llm, lines: list[Line]) -> float:
     Returns:
         Per cent.
     """
-    ids_BL, soft_BL, labels_BL = collate(lines)
+    ids_BL, soft_BL, labels_BL = (x.to(llm.device) for x in collate(lines))
     embeds_BLD = embed(llm, ids_BL, soft_BL, 0.0, None)
     best_BL = llm(inputs_embeds=embeds_BLD).logits.argmax(-1)[:, :-1]
     labels_BL = labels_BL[:, 1:]
@@ -127,6 +129,7 @@ def train_llm(
     held_out: list[Line],
     out: Path,
     start: Path | None = None,
+    device: torch.device | str = "cpu",
 ) -> float:
     """Train an LLM, and save it and its tokenizer in Hugging Face's folder form.
 
@@ -137,13 +140,14 @@ def train_llm(
         held_out: lines kept out of training, scored at the end.
         out: folder.
         start: folder of an LLM to go on from, made with the same tokenizer.
+        device: to train on.
 
     Returns:
         Exact matches on held-out lines in per cent.
     """
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
-    llm = build_llm(recipe, tokenizer) if start is None else load_llm(start)
+    llm = (build_llm(recipe, tokenizer) if start is None else load_llm(start)).to(device)
     n_parameters = sum(p.numel() for p in llm.parameters())
     print(f"llm: {n_parameters / 1e6:.2f} M parameters, {len(tokenizer)} tokens")
     optimizer = torch.optim.AdamW(
@@ -158,7 +162,7 @@ def train_llm(
         # Copying as such is learned first; stretched text from the start keeps it on a plateau.
         done = step / recipe.steps
         most = min(1.0, max(0.0, (done - recipe.clean) / (recipe.full - recipe.clean)))
-        ids_BL, soft_BL, labels_BL = collate(draw(recipe.batch, most))
+        ids_BL, soft_BL, labels_BL = (x.to(device) for x in collate(draw(recipe.batch, most)))
         embeds_BLD = embed(llm, ids_BL, soft_BL, 0.3, generator)
         hidden_BLD = llm.model(inputs_embeds=embeds_BLD).last_hidden_state
         is_target_BL = labels_BL[:, 1:] >= 0

@@ -1,9 +1,11 @@
 """The miniature: its grammar, what is held out of it, its voices, and the files made of them."""
 
+import dataclasses
 import itertools
 import json
 import random
 import re
+import shutil
 import sys
 from functools import cache
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer
 
@@ -24,8 +27,9 @@ import miniature_speech as speech  # noqa: E402
 import miniature_text as text  # noqa: E402
 import prepare_miniature  # noqa: E402
 import train_miniature_base  # noqa: E402
-from ctc_encoder import load_ctc  # noqa: E402
+from ctc_encoder import build_tiny_encoder, load_ctc  # noqa: E402
 from espeak import VOICES, Espeak, Manner  # noqa: E402
+from text_llm import build_llm  # noqa: E402
 
 from espnet_part.datadir import iter_rows  # noqa: E402
 from espnet_part.encoder import build_encoder  # noqa: E402
@@ -164,7 +168,7 @@ def test_held_out_by_the_files(data):
 
 def test_held_out_of_the_base_models():
     """What the committed encoder heard and the committed LLM read."""
-    said = [c.meaning for kind, n in (("clean", 1000), ("varied", 1500)) for lang in grammar.SPOKEN
+    said = [c.meaning for kind, n in train_miniature_base.SPEECH.items() for lang in grammar.SPOKEN
             for c in speech.plan(f"{kind}_train", lang, n, Path("."), 1)]  # fmt: skip
     for meaning in said + train_miniature_base.text_meanings():
         assert grammar.belongs(meaning, "train")
@@ -346,3 +350,68 @@ def test_references(data, tmp_path, capsys, monkeypatch):
     assert old != json.loads((tmp_path / "references.json").read_text())["digest"]
     with pytest.raises(ValueError, match="prepared.json is missing; stage 1 makes it"):
         make_parts_miniature.make_references(tmp_path, tmp_path)
+
+
+@pytest.mark.slow
+def test_base_models_are_trained_in_two_parts_kept_and_loadable(tmp_path, monkeypatch, capsys):
+    module = train_miniature_base
+    monkeypatch.setattr(module, "DEV_CLIPS", 1)
+
+    def speak(folder, sizes, *more):  # the second conditions say what the first ones do
+        if not folder.exists() and "varied_train" in sizes:
+            shutil.copytree(folder.with_name("miniature_clean"), folder)
+        elif not folder.exists():
+            prepare_miniature.prepare(folder, {"clean_train": 2, "clean_dev": 1}, *more)
+
+    monkeypatch.setattr(module, "prepare", speak)
+    monkeypatch.setattr(module, "MEANINGS", 60)
+    tiny = (
+        {"width": 16, "ffn": 16, "layers": 2},
+        {"width": 16, "heads": 2, "kv_heads": 2, "ffn": 16},
+    )
+    monkeypatch.setitem(module.SIZES, "tiny", (*tiny, 0.5))
+    monkeypatch.setattr(module, "ENCODER", dataclasses.replace(module.ENCODER, batch=8))
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+
+    def make(steps):
+        module.train_all(
+            tmp_path / "out", tmp_path / "data", "tiny", None, steps, torch.device("cpu")
+        )
+
+    make(2)
+    for folder in (tmp_path / "out/first", tmp_path / "out"):
+        encoder = build_encoder("sensevoice", source=str(folder / "encoder"))
+        head, units = load_ctc(folder / "ctc")
+        assert head.weight.shape == (len(units), encoder.output_size) == (len(units), 16)
+        assert AutoConfig.from_pretrained(folder / "llm").hidden_size == 16
+    made = json.loads((tmp_path / "out/llm.made.json").read_text())
+    assert made["recipe"]["lr"] == 0.5 * module.LLM_GOING_ON.lr and made["recipe"]["steps"] == 2
+    before = (tmp_path / "out/encoder/model.safetensors").read_bytes()
+    assert before != (tmp_path / "out/first/encoder/model.safetensors").read_bytes()
+    capsys.readouterr()
+    make(2)
+    told = capsys.readouterr().out
+    assert told.count("is there: kept") == 4 and "step" not in told
+    with pytest.raises(ValueError, match=r"encoder.made.json: made with another recipe"):
+        make(3)
+
+
+def test_large_models_have_ten_times_the_parameters():
+    base, large = (train_miniature_base.recipes(size, None) for size in ("base", "large"))
+    assert base["encoder"][0] == train_miniature_base.ENCODER
+    tokenizer = AutoTokenizer.from_pretrained(BASE / "llm")
+
+    def count(model):
+        return sum(p.numel() for p in model.parameters())
+
+    with torch.device("meta"):
+        encoders = [count(build_tiny_encoder(r["encoder"][0])) for r in (base, large)]
+        llms = [count(build_llm(r["llm"][0], tokenizer)) for r in (base, large)]
+    assert 9 < encoders[1] / encoders[0] < 11 and 9 < llms[1] / llms[0] < 11
+    model = yaml.safe_load((ROOT / "conf/model/miniature_large.yaml").read_text())
+    assert model["encoder"]["source"] == "exp/miniature_large_parts/encoder"
+
+
+def test_missing_large_models_are_told_with_their_command(tmp_path):
+    with pytest.raises(ValueError, match="train_miniature_base.py --size large --out .*nowhere"):
+        make_parts_miniature.make_references(tmp_path, tmp_path, tmp_path / "nowhere")

@@ -121,7 +121,8 @@ if [ -z "${part_tag}" ]; then
 fi
 part_exp=${opt[part_exp]:-${opt[expdir]}/${part_tag}/${opt[curriculum]}}
 part_stats_dir=${opt[part_stats_dir]:-${opt[expdir]}/part_stats_${model}}
-parts_dir=${opt[expdir]}/${opt[corpora]%% *}_parts
+parts_dir=${opt[expdir]}/${opt[corpora]%% *}_parts # of a corpus's own parts; exp/miniature_large_parts
+[[ ${model} != "${opt[corpora]%% *}"_* ]] || parts_dir=${opt[expdir]}/${model}_parts
 inference_tag=${opt[inference_tag]}
 if [ -z "${inference_tag}" ]; then
     inference_tag=decode_$(basename "${opt[inference_config]}" .yaml)
@@ -278,7 +279,9 @@ if runs 5; then
         if [ "${corpus}" = toy ]; then
             ${python} local/toy_parts.py --out "${parts_dir}"
         elif [ -f "local/make_parts_${corpus}.py" ]; then
-            ${python} "local/make_parts_${corpus}.py" --data "data/${corpus}" --out "${parts_dir}"
+            base=() # where the model's parts are, if not in the repository
+            [ "${corpus}_parts" = "${parts_dir##*/}" ] || base=(--base "${parts_dir}")
+            ${python} "local/make_parts_${corpus}.py" --data "data/${corpus}" --out "${parts_dir}" "${base[@]}"
         fi
     fi
     parts fetch
