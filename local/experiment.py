@@ -17,9 +17,9 @@ import os
 import sys
 from pathlib import Path
 
+from experiment_conf import read_plan
 from experiment_jobs import JobsFailed, Runner, Stopped
 from experiment_measures import measure_words
-from experiment_plan import read_plan
 from experiment_report import print_plan, write_experiment
 from experiment_run import Run
 

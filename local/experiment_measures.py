@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
+from experiment_conf import Experiment
 from experiment_jobs import Job
-from experiment_plan import Experiment, PhaseRun
+from experiment_plan import PhaseRun
 
 from espnet_part.report import read_test_set
 from espnet_part.tables import markdown

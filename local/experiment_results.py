@@ -9,7 +9,8 @@ from pathlib import Path
 from statistics import mean
 
 import numpy as np
-from experiment_plan import BY, Experiment, PhaseRun, arm_of, lids_of
+from experiment_conf import BY, Experiment, arm_of, lids_of
+from experiment_plan import PhaseRun
 from experiment_scores import Estimate, Resampling, SetScores, group_values, in_group, read_scores
 
 from espnet_part.batching import plan_of

@@ -7,9 +7,10 @@ import os
 import subprocess
 from pathlib import Path
 
+from experiment_conf import Plan, Scale, chosen
 from experiment_jobs import Job
 from experiment_measures import measure_jobs
-from experiment_plan import PhaseRun, Plan, Scale, arm_phases, chosen
+from experiment_plan import PhaseRun, arm_phases
 from experiment_results import LID_FOLDERS
 
 DIGEST = ".digest"  # in a phase's folder: what it is a run of

@@ -8,8 +8,8 @@ from pathlib import Path
 import experiment
 import pytest
 import yaml
+from experiment_conf import read_plan
 from experiment_jobs import Runner
-from experiment_plan import read_plan
 from experiment_run import DIGEST
 from settings import parse_words, split_words
 from test_recipe import make_recipe, run

@@ -7,7 +7,8 @@ from pathlib import Path
 import experiment_plan
 import pytest
 import yaml
-from experiment_plan import arm_phases, chosen, lids_of, read_plan
+from experiment_conf import chosen, lids_of, read_plan
+from experiment_plan import arm_phases
 
 from espnet_part.config import Config
 
