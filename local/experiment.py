@@ -9,6 +9,7 @@ skipped, what was stopped goes on.
 
     exp/<scale>_seed<seed>/<arm>/phase<N>/       as a run of the recipe leaves them
     exp/experiments/<scale>/<name>.{md,json,svg,png}   table, numbers, picture
+    exp/experiments/<scale>/summary.{md,svg,png}       all experiments of the call, if several
     exp/experiments/<scale>/logs/                output of each job
 """
 
@@ -21,7 +22,9 @@ from experiment_conf import read_plan
 from experiment_jobs import JobsFailed, Runner, Stopped
 from experiment_measures import measure_words
 from experiment_report import print_plan, write_experiment
+from experiment_results import read_results
 from experiment_run import Run
+from experiment_summary import write_summary
 
 from espnet_part.progress import duration
 
@@ -74,9 +77,13 @@ def main() -> None:
             runner.run()
             if jobs:
                 print(f"all jobs: {duration(runner.cpu_sec)} of CPU", flush=True)
+        results = {}
         for name in names:
             more = measure_words(run, plan.experiments[name])
-            print(write_experiment(run, name, more), flush=True)
+            results[name] = read_results(run, plan.experiments[name])
+            print(write_experiment(run, name, results[name], more), flush=True)
+        if len(names) > 1:
+            print(write_summary(run, results), flush=True)
     except Stopped as message:
         print(message, file=sys.stderr)
         sys.exit(143)

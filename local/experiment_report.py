@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from experiment_picture import draw_experiment
-from experiment_results import REFERENCES, Results, read_results
+from experiment_results import REFERENCES, Results
 from experiment_scores import Estimate
 
 from espnet_part.pictures_style import save
@@ -43,22 +44,19 @@ def updates(runs) -> str:
     return " ".join(f"{r.phase}:{r.config['max_steps']}" for r in runs)
 
 
-def write_experiment(run, name: str, more: str = "") -> Path:
+def write_experiment(run, name: str, results: Results, more: str = "") -> Path:
     """Writes and prints the page; numbers and picture lie beside it.
 
     Args:
         run: The `Run` that trained the arms.
         name: Of one of its experiments.
+        results: Its numbers.
         more: Markdown below the tables.
 
     Returns:
         The page's place.
-
-    Raises:
-        ValueError: Something has not been trained or decoded.
     """
     experiment = run.plan.experiments[name]
-    results = read_results(run, experiment)
     run.out.mkdir(parents=True, exist_ok=True)
     page = words(run, name, results)
     place = run.out / f"{name}.md"
@@ -85,7 +83,8 @@ def interval(estimate: Estimate, sign: str = "") -> str:
     return f"{estimate.value:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
 
 
-def _seeds(estimate: Estimate, sign: str = "") -> str:
+def seeds_of(estimate: Estimate, sign: str = "") -> str:
+    """What each seed has."""
     return " ".join(f"{value:{sign}.1f}" for value in estimate.by_seed)
 
 
@@ -96,15 +95,15 @@ def words(run, name: str, results: Results) -> str:
     for group in results.groups:
         header += [f"{NAMES[group]} [95 %]", "by seed"]
     body = [
-        [system, *(cell for g in results.groups for cell in (interval(of[g]), _seeds(of[g])))]
+        [system, *(cell for g in results.groups for cell in (interval(of[g]), seeds_of(of[g])))]
         for system, of in results.systems.items()
     ]
     for system, of in results.references.items():
         cells = [c for g in results.groups for c in (f"{of[g]:.2f}" if g in of else "", "")]
         body.append([REFERENCES[system], *cells])
     found = [
-        [f"{d.better} - {d.than}", NAMES[d.by], interval(d.estimate, "+"), _seeds(d.estimate, "+"),
-         d.verdict]
+        [f"{d.better} - {d.than}", NAMES[d.by], interval(d.estimate, "+"),
+         seeds_of(d.estimate, "+"), d.verdict]
         for d in results.differences
     ]  # fmt: skip
     return "\n\n".join(
@@ -127,18 +126,27 @@ def words(run, name: str, results: Results) -> str:
 
 def _exposure_table(run, results: Results) -> str:
     runs = run.runs[run.scale.seeds[0]]
-    tasks = [task for task in TASKS if any(task in own for own in results.exposures.values())]
-    header = ["arm", "updates"]
+    header, cells = exposure_columns(results.exposures)
+    body = [[arm, updates(runs[arm]), *own] for arm, own in cells.items()]
+    return markdown(["arm", "updates", *header], body)
+
+
+def exposure_columns(exposures: Mapping[str, Mapping]) -> tuple[list[str], dict[str, list[str]]]:
+    """Header and cells of what arms read: per task seconds of audio, and target tokens.
+
+    Args:
+        exposures: Arm -> task -> [hours of audio, target tokens].
+    """
+    tasks = [task for task in TASKS if any(task in own for own in exposures.values())]
+    header: list[str] = []
+    cells: dict[str, list[str]] = {arm: [] for arm in exposures}
     for task in tasks:
-        header += [f"{task}: audio, s"] * (task in SPEECH_TASKS) + [f"{task}: tokens"]
-    body = []
-    for arm, own in results.exposures.items():
-        line = [arm, updates(runs[arm])]
-        for task in tasks:
+        is_speech = task in SPEECH_TASKS
+        header += [f"{task}: audio, s"] * is_speech + [f"{task}: tokens"]
+        for arm, own in exposures.items():
             hours, tokens = own.get(task, [0.0, 0.0])
-            line += [f"{hours * 3600:,.0f}"] * (task in SPEECH_TASKS) + [f"{tokens:,.0f}"]
-        body.append(line)
-    return markdown(header, body)
+            cells[arm] += [f"{hours * 3600:,.0f}"] * is_speech + [f"{tokens:,.0f}"]
+    return header, cells
 
 
 def _numbers(run, name: str, results: Results) -> dict:
