@@ -22,11 +22,12 @@ from experiment_conf import read_plan
 from experiment_jobs import JobsFailed, Runner, Stopped
 from experiment_measures import measure_words
 from experiment_report import print_plan, write_experiment
-from experiment_results import read_results
+from experiment_results import Results, read_results
 from experiment_run import Run
 from experiment_summary import write_summary
 
 from espnet_part.progress import duration
+from espnet_part.publish import lock
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -58,6 +59,56 @@ def gpu_groups(ngpu: int) -> list[str]:
     return [",".join(names[i : i + ngpu]) for i in range(0, len(names) - ngpu + 1, ngpu)]
 
 
+def train(run: Run, workers: int, ngpu: int) -> str:
+    """Trains, decodes and measures what is missing.
+
+    Returns:
+        What failed, "" if nothing did.
+
+    Raises:
+        ValueError: Another call is at it, or the data could not be made.
+        Stopped: A signal came.
+    """
+    run.out.mkdir(parents=True, exist_ok=True)
+    with lock(run.out / ".lock", f"experiments of the scale {run.scale_name}", wait=False):
+        run.prepare()
+        test_sets = run.test_sets()
+        run.check_sets(test_sets)
+        jobs = run.jobs(test_sets)
+        print(f"{len(jobs)} jobs, {workers} at a time; logs: {run.out / 'logs'}", flush=True)
+        runner, failed = Runner(jobs, workers, gpu_groups(ngpu)), ""
+        try:
+            runner.run()
+        except JobsFailed as error:
+            failed = str(error)
+        if jobs:
+            print(f"all jobs: {duration(runner.cpu_sec)} of CPU", flush=True)
+        return failed
+
+
+def write_pages(run: Run, names: list[str]) -> None:
+    """Writes a page for each experiment that has been decoded, and one for all of several.
+
+    Raises:
+        ValueError: None has been.
+    """
+    results: dict[str, Results] = {}
+    for name in names:
+        experiment = run.plan.experiments[name]
+        try:
+            results[name] = read_results(run, experiment)
+        except ValueError as error:
+            missing = f"{name}: no page: {error}"
+            print(missing, file=sys.stderr)
+            continue
+        page = write_experiment(run, name, results[name], measure_words(run, experiment))
+        print(page, flush=True)
+    if not results:
+        raise ValueError(missing)
+    if len(results) > 1:
+        print(write_summary(run, results), flush=True)
+
+
 def main() -> None:
     """Command line."""
     parser = get_parser()
@@ -69,25 +120,14 @@ def main() -> None:
         print_plan(run)
         if args.dry_run:
             return
-        if not args.report_only:
-            run.prepare()
-            jobs = run.jobs(run.test_sets())
-            print(f"{len(jobs)} jobs, {args.nj} at a time; logs: {run.out / 'logs'}", flush=True)
-            runner = Runner(jobs, args.nj, gpu_groups(args.ngpu))
-            runner.run()
-            if jobs:
-                print(f"all jobs: {duration(runner.cpu_sec)} of CPU", flush=True)
-        results = {}
-        for name in names:
-            more = measure_words(run, plan.experiments[name])
-            results[name] = read_results(run, plan.experiments[name])
-            print(write_experiment(run, name, results[name], more), flush=True)
-        if len(names) > 1:
-            print(write_summary(run, results), flush=True)
+        failed = "" if args.report_only else train(run, args.nj, args.ngpu)
+        write_pages(run, names)
+        if failed:
+            sys.exit(f"{parser.prog}: error: {failed}")
     except Stopped as message:
         print(message, file=sys.stderr)
         sys.exit(143)
-    except (ValueError, JobsFailed) as error:
+    except ValueError as error:
         sys.exit(f"{parser.prog}: error: {error}")
 
 

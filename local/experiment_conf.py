@@ -7,6 +7,7 @@ an *experiment* compares arms.
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,15 @@ class Scale:
     def __post_init__(self):
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: found {self.seeds}, expected different numbers")
+        try:
+            groups = re.compile(self.sentence).groups
+        except re.error as error:
+            raise ValueError(f"sentence: {self.sentence!r} is no pattern ({error})") from error
+        if self.sentence and groups != 1:
+            raise ValueError(
+                f"sentence: found {groups} groups in {self.sentence!r}, expected one, (...): what "
+                "names the sentence in an utterance id"
+            )
         if not self.updates > 0:
             raise ValueError(f"updates: found {self.updates}, expected more than 0")
         for code in self.ill_resourced:
@@ -57,10 +67,16 @@ class Claim:
     by: list[str]
 
     def __post_init__(self):
+        if not self.by:
+            raise ValueError(f"by: found none, expected some of {' '.join(BY)}")
+        if self.better == self.than:
+            raise ValueError(f"better and than are both {self.better!r}")
         for name in self.by:
             if name not in BY:
                 raise ValueError(f"by: found {name!r}, expected {' '.join(BY)}")
         for name in (self.better, self.than):
+            if len(lids_of(name)) > 2:
+                raise ValueError(f"{name!r}: expected one or two of {' '.join(LIDS)} behind @")
             for lid in lids_of(name):
                 if lid not in LIDS:
                     raise ValueError(
@@ -84,6 +100,8 @@ class Experiment:
             raise ValueError(f"also: found {self.also!r}, expected {' '.join(ALSO)}")
         if not self.claims:
             raise ValueError("claims: found none; an experiment compares at least two arms")
+        if self.also == "layers" and len(self.arms) != 2:
+            raise ValueError(f"also: layers compares two arms, found {' '.join(self.arms)}")
 
     @property
     def systems(self) -> list[str]:
@@ -133,6 +151,8 @@ def read_plan(path: Path) -> Plan:
         raise ValueError(f"{path}: found {' '.join(values)}, expected {' '.join(kinds)}")
     found: dict[str, dict] = {}
     for key, kind in kinds.items():
+        if not isinstance(values[key], dict):
+            raise ValueError(f"{path}: {key}: found {values[key]!r}, expected names with settings")
         try:
             found[key] = {
                 str(name): from_dict(kind, entry, f"{name}.") for name, entry in values[key].items()

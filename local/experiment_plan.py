@@ -85,6 +85,7 @@ def arm_phases(
         before = runs[-1] if runs else None
         # A key that a later version adds must not make a run of this one another.
         told = _without_defaults(merged)
+        told.pop("valid", None)  # dev is only looked at
         text = json.dumps([told, before.digest if before else None], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         runs.append(PhaseRun(name, phase, settings, config, digest, before))
@@ -110,7 +111,7 @@ def _steps(conf_dir: Path, model: str, updates: float, curriculum: str) -> dict[
     """Updates of each phase at a scale."""
     found = {}
     for phase in load_curriculum(conf_dir, curriculum)["phases"]:
-        config = merge(conf_dir, model, curriculum, phase, ["-"], [])
+        config = merge(conf_dir, model, curriculum, phase, ["-"], ["-"])
         found[phase] = max(1, round(config.max_steps * updates))
     return found
 

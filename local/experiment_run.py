@@ -12,6 +12,7 @@ from experiment_jobs import Job
 from experiment_measures import measure_jobs
 from experiment_plan import PhaseRun, arm_phases
 from experiment_results import LID_FOLDERS
+from experiment_scores import sentence_of
 
 DIGEST = ".digest"  # in a phase's folder: what it is a run of
 RECIPE = "./part.sh"
@@ -51,7 +52,7 @@ class Run:
         # Seed -> arm -> its phases. Which manifests they train on is the recipe's business.
         self.runs: dict[int, dict[str, list[PhaseRun]]] = {
             seed: {
-                arm: arm_phases(Path("conf"), self.scale, arm, plan.arms[arm], seed, ["-"], [])
+                arm: arm_phases(Path("conf"), self.scale, arm, plan.arms[arm], seed, ["-"], ["-"])
                 for arm in self.lids
             }
             for seed in self.scale.seeds
@@ -110,6 +111,19 @@ class Run:
         if not found:
             raise ValueError(f"no test set in {raw} fits {self.scale.test_sets!r} (test_sets)")
         return found
+
+    def check_sets(self, test_sets: list[str]) -> None:
+        """Finds before anything is trained what else would end the last step.
+
+        Raises:
+            ValueError: The dev set is missing, or the pattern of sentences does not fit.
+        """
+        raw = self.dumpdir / "raw"
+        if not (raw / self.scale.dev_set).is_dir():
+            raise ValueError(f"{raw / self.scale.dev_set} is missing (dev_set)")
+        for name in test_sets:
+            with (raw / name / "utt2task").open(encoding="utf-8") as lines:
+                sentence_of(lines.readline().split()[0], self.scale.sentence)
 
     def share(self) -> dict[int, dict[str, PhaseRun]]:
         """Makes the phases' folders, and links where an equal phase has one.

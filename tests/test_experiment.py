@@ -109,6 +109,8 @@ def test_unknown_names_end_at_once(tmp_path):
     for words, message in (
         (("--experiment", "tabel4"), "no experiment 'tabel4'; did you mean 'table4'?"),
         (("--experiment", "table4", "--scale", "quik"), "no scale 'quik'; did you mean 'quick'?"),
+        (("--experiment", "table4", "--model", "part_2b"), "--model does not go with --experiment"),
+        (("--scale", "full"), "--scale full: it is a scale of --experiment, which is missing"),
     ):
         done = run(recipe, "./run.sh", *words)
         assert done.returncode != 0 and message in done.stderr

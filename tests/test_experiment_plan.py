@@ -7,7 +7,7 @@ from pathlib import Path
 import experiment_plan
 import pytest
 import yaml
-from experiment_conf import chosen, lids_of, read_plan
+from experiment_conf import Arm, chosen, lids_of, read_plan
 from experiment_plan import arm_phases
 
 from espnet_part.config import Config
@@ -21,7 +21,7 @@ def plan():
 
 
 def phases(plan, arm, scale="quick", seed=0, conf=ROOT / "conf"):
-    return arm_phases(conf, plan.scales[scale], arm, plan.arms[arm], seed, ["-"], [])
+    return arm_phases(conf, plan.scales[scale], arm, plan.arms[arm], seed, ["-"], ["-"])
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +113,14 @@ def test_an_arm_without_updates_for_its_last_phase_is_refused(plan, tmp_path):
 def test_settings_of_a_phase_that_an_arm_lacks_are_refused(plan):
     arm = replace(plan.arms["two_stage"], settings={"3": {"seed": 1}})
     with pytest.raises(ValueError, match="arm x: settings of phase '3', expected 1 2a 2b"):
-        arm_phases(ROOT / "conf", plan.scales["quick"], "x", arm, 0, ["-"], [])
+        arm_phases(ROOT / "conf", plan.scales["quick"], "x", arm, 0, ["-"], ["-"])
 
 
 def test_systems_and_the_languages_in_their_prompts(plan):
     lid = plan.experiments["lid"]
     assert lid.arms == ["two_stage", "part", "two_stage_llm"]
     assert lid.lids("part") == ["right", "none", "wrong"]
-    assert lid.lids("two_stage_llm") == ["right", "wrong"]
+    assert lid.lids("two_stage_llm") == ["right", "none", "wrong"]
     assert lids_of("part") == ["right"] and lids_of("part@none-right") == ["none", "right"]
 
 
@@ -141,6 +141,19 @@ def test_systems_and_the_languages_in_their_prompts(plan):
             lambda v: v["experiments"]["fig2a"]["claims"][0].update(better="part@some"),
             "found 'some' behind @, expected right none wrong",
         ),
+        (
+            lambda v: v["experiments"]["fig2a"]["claims"][0].update(better="part@right-wrong-none"),
+            "expected one or two of right none wrong behind @",
+        ),
+        (lambda v: v["experiments"]["fig2a"]["claims"][0].update(by=[]), "by: found none"),
+        (
+            lambda v: v["experiments"]["fig2a"]["claims"][0].update(than="part"),
+            "better and than are both 'part'",
+        ),
+        (lambda v: v["experiments"]["lid"].update(also="layers"), "layers compares two arms"),
+        (lambda v: v["scales"]["quick"].update(sentence="-[0-9]+-"), "sentence: found 0 groups"),
+        (lambda v: v["scales"]["quick"].update(sentence="-("), "sentence: '-.' is no pattern"),
+        (lambda v: v.update(arms=None), "arms: found None, expected names with settings"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, change, message):
@@ -156,3 +169,19 @@ def test_what_is_wrong_is_named(tmp_path, change, message):
 def test_an_unknown_name_has_a_nearest_one(plan):
     with pytest.raises(ValueError, match="no experiment 'fig2'; did you mean 'fig2[ab]'"):
         chosen(plan.experiments, "fig2", "--experiment: no experiment")
+
+
+def test_layers_chosen_on_dev_pass_before_dev_is_known(plan, quick):
+    arm = Arm("part_ai_sta", {"3": {"alignment.layers": "adaptive"}})
+    last = arm_phases(ROOT / "conf", plan.scales["quick"], "x", arm, 0, ["-"], ["-"])[-1]
+    assert last.config["alignment"]["layers"] == "adaptive"
+    known = arm_phases(ROOT / "conf", plan.scales["quick"], "x", arm, 0, ["-"], ["data/dev"])[-1]
+    assert last.digest == known.digest != quick["part_ai_sta"][-1].digest
+
+
+def test_the_recipe_takes_layers_chosen_on_dev(capsys):
+    from espnet_part.bin.config import main
+
+    words = ["phases", "--conf_dir", str(ROOT / "conf"), "--curriculum", "part_ai_sta"]
+    main([*words, "--model", "miniature", "--set", "alignment.layers=adaptive"])
+    assert capsys.readouterr().out.split() == ["1", "2a", "2b", "3"]

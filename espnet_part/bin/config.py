@@ -64,7 +64,7 @@ def main(cmd=None) -> None:
                 logging.disable(logging.WARNING)  # stage 11 says it again
                 for name in [name for name in names if name in (args.phase or names)]:
                     merge(
-                        *(args.conf_dir, args.model, args.curriculum, name, ["none"], []),
+                        *(args.conf_dir, args.model, args.curriculum, name, ["none"], ["none"]),
                         settings=args.set,
                     )
             print(*names, sep="\n")

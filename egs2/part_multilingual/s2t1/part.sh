@@ -92,12 +92,18 @@ esac
     die "--lid ${opt[lid]} and --inference_args '${opt[inference_args]}' both name the prompt's language: leave it out of --inference_args"
 # An experiment calls this script again, for the stages of its arms.
 if [ -n "${opt[experiment]}" ]; then
+    for name in "${!opt[@]}"; do
+        [[ " experiment scale ngpu nj expdir dumpdir python " == *" ${name} "* ]] ||
+            [ "${opt[${name}]}" = "${opt_default[${name}]}" ] ||
+            die "--${name} does not go with --experiment: what it trains is a scale of conf/experiments.yaml (--scale)"
+    done
     trainings=${cores}
     [ "${opt[ngpu]}" -eq 0 ] || trainings=$((gpus > opt[ngpu] ? gpus / opt[ngpu] : 1))
     # shellcheck disable=SC2086 # ${python} may hold options, and there may be several experiments
     exec ${python} local/experiment.py ${opt[experiment]} --scale "${opt[scale]}" --ngpu "${opt[ngpu]}" \
         --expdir "${opt[expdir]}" --dumpdir "${opt[dumpdir]}" --nj "$((trainings < opt[nj] ? trainings : opt[nj]))"
 fi
+[ "${opt[scale]}" = "${opt_default[scale]}" ] || die "--scale ${opt[scale]}: it is a scale of --experiment, which is missing"
 [ -n "${opt[corpora]}" ] || die "--corpora is empty: name a corpus; conf/model and local/prepare_*.py have some"
 model=${opt[model]:-${opt[corpora]%% *}}
 model_config=conf/model/${model}.yaml
