@@ -113,7 +113,7 @@ def words(run, name: str, results: Results) -> str:
             f"Scale `{run.scale_name}`: {scale.corpora}, model {scale.model}, seeds "
             f"{' '.join(map(str, scale.seeds))}, {results.n_sets} test sets. Error: mean of WER "
             "(CER for zh ja ko yue) over the languages; BLEU: mean over the directions; both of "
-            "the last phase. Intervals resample sentences and seeds.",
+            "the last phase. Intervals: sentences resampled, seeds by Student's t.",
             markdown(header, body),
             markdown(["difference", "score", "value [95 %]", "by seed", "claim"], found),
             "A claim is *shown* where the interval keeps to its side of zero and every seed is on "

@@ -1,8 +1,9 @@
 """Scores of several seeds, and how sure they are: means over test sets, resampled.
 
-Sentences are drawn anew (the same ones in all test sets that say the same, and in all systems and
-seeds), and so are seeds: an interval covers both which sentences the test has and which random
-numbers training had. Systems are compared on the same draws.
+An interval covers which sentences the test has: they are drawn anew, the same ones in all test sets
+that say the same, and in all systems and seeds. And it covers which random numbers training had:
+the seeds' spread, by Student's t, as three seeds say little about it (drawing seeds anew would
+give an interval that covers the truth three times in four). Systems are compared on the same draws.
 
 Shapes: N sentences, K statistics, S resamples, E seeds.
 """
@@ -22,6 +23,7 @@ from espnet_part.scoring import score
 from espnet_part.significance import Statistics
 
 SAMPLES = 1000
+DRAWS = 100  # of the seeds' error, for each draw of sentences
 MAIN = ("wer", "cer", "bleu")
 
 
@@ -80,7 +82,7 @@ def sentence_of(utt_id: str, pattern: str) -> str:
 
 
 class Resampling:
-    """Draws of sentences and seeds, the same for all systems.
+    """Draws of sentences, and of the seeds' error, the same for all systems.
 
     Args:
         seeds: How many there are.
@@ -93,7 +95,8 @@ class Resampling:
         self._seed = seed
         self._weights: dict[tuple[str, ...], np.ndarray] = {}
         rng = np.random.default_rng([seed, 1 << 20])
-        self.seeds_SE = rng.integers(seeds, size=(samples, seeds))
+        # Of a mean over seeds, in units of its standard error; one seed does not tell it.
+        self._error_SD = rng.standard_t(max(1, seeds - 1), size=(samples, DRAWS)) * (seeds > 1)
 
     def weights(self, sentences: tuple[str, ...]) -> np.ndarray:
         """How often each sentence comes (1 + S, N), in the first row once each.
@@ -113,9 +116,10 @@ class Resampling:
 
     def over_seeds(self, values_ES: np.ndarray) -> Estimate:
         """The mean over seeds of `mean_values`' rows (E, 1 + S), and its interval."""
-        drawn = values_ES[:, 1:].T  # (S, E)
-        resampled = np.take_along_axis(drawn, self.seeds_SE, axis=1).mean(1)
-        low, high = np.percentile(resampled, [2.5, 97.5])
+        n = len(values_ES)
+        error = np.std(values_ES[:, 0], ddof=1) / np.sqrt(n) if n > 1 else 0.0
+        drawn_SD = values_ES[:, 1:].mean(0)[:, None] + error * self._error_SD
+        low, high = np.percentile(drawn_SD, [2.5, 97.5])
         by_seed = tuple(float(v) for v in values_ES[:, 0])
         return Estimate(float(np.mean(by_seed)), (float(low), float(high)), by_seed)
 

@@ -90,8 +90,20 @@ def test_intervals_cover_seeds_where_all_sentences_are_alike():
     values = np.repeat([[1.0], [2.0], [6.0]], 1001, axis=1)  # no spread over sentences
     estimate = Resampling(3).over_seeds(values)
     assert estimate.value == 3.0 and estimate.by_seed == (1.0, 2.0, 6.0)
-    assert estimate.ci95 == (1.0, 6.0)  # three times the same seed: 1 draw in 27 each
+    half = 4.303 * np.std([1, 2, 6], ddof=1) / np.sqrt(3)  # Student's t, two degrees of freedom
+    assert estimate.ci95 == pytest.approx((3.0 - half, 3.0 + half), rel=0.05)
     assert Resampling(1).over_seeds(values[:1]).ci95 == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_intervals_of_few_seeds_cover_the_truth(seeds):
+    resampling, rng = Resampling(seeds, samples=100), np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        values = np.repeat(rng.standard_normal((seeds, 1)), 101, axis=1)
+        low, high = resampling.over_seeds(values).ci95
+        covered += low < 0 < high
+    assert 0.92 < covered / 400 < 0.98
 
 
 @pytest.mark.parametrize(
