@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from experiment_scores import Estimate
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from espnet_part.pictures_style import BLACK, BLUE, DARK, style
 
@@ -50,7 +51,11 @@ def draw_experiment(
             axes.grid(axis="x", color="#e5e5e5", linewidth=0.7)
             axes.set_axisbelow(True)
             if references[name]:
-                axes.legend(loc="upper left", bbox_to_anchor=(0, -0.25), fontsize=8)
+                # Inches, not a share of the axes, which are low where there are few systems.
+                below = axes.transAxes + ScaledTranslation(0, -0.5, figure.dpi_scale_trans)
+                axes.legend(
+                    loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, fontsize=8
+                )
         figure.suptitle(
             f"{title}\nline: 95 % interval over sentences and seeds; ticks: single seeds",
             x=0.01, ha="left", fontsize=10,

@@ -120,6 +120,7 @@ def words(run, name: str, results: Results) -> str:
             "that side, *opposite* where so on the other side.",
             "What the updates read, mean over seeds (equal updates are not equal exposure):",
             _exposure_table(run, results),
+            f"![Scores with their intervals]({name}.png)",
         ]
     )
 
