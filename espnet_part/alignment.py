@@ -31,7 +31,8 @@ def transport_cost(
     differentiated through the iterations, so they cost no memory.
 
     Args:
-        x_BSD: Features of one side; padding carries no mass and gets no gradient.
+        x_BSD: Features of one side; padding carries no mass and gets no gradient, and what stands
+            there is not read, be it nan.
         x_lengths_B: Real positions of each row, at least 1.
         y_BTD: Features of the other side.
         y_lengths_B: Their real positions, at least 1.
@@ -55,8 +56,7 @@ def transport_cost(
     with torch.autocast(x_BSD.device.type, enabled=False):
         cost_BST = pair_costs(x_BSD, x_lengths_B, y_BTD, y_lengths_B, position)
         with torch.no_grad():
-            real_BST = _real(x_lengths_B, cost_BST.shape[1])[:, :, None]
-            real_BST = real_BST & _real(y_lengths_B, cost_BST.shape[2])[:, None, :]
+            real_BST = _real_pairs(x_lengths_B, y_lengths_B, cost_BST)
             total_B = (cost_BST * real_BST).sum((1, 2))
             # Two sequences that agree everywhere have no cost to be a share of.
             mean_B = (total_B / (x_lengths_B * y_lengths_B)).clamp(min=1e-6)
@@ -69,12 +69,16 @@ def transport_cost(
 def pair_costs(
     x_BSD: Tensor, x_lengths_B: Tensor, y_BTD: Tensor, y_lengths_B: Tensor, position: float
 ) -> Tensor:
-    """Squared Euclidean distances of all pairs (B, S, T), float32 or more; padding has any value.
+    """Squared Euclidean distances of all pairs (B, S, T), float32 or more.
 
     Features have unit norm, as a few dimensions and positions of an LLM's residual stream are
-    larger than all others by orders of magnitude. Positions are a feature beside them.
+    larger than all others by orders of magnitude. Positions are a feature beside them. Padding is
+    not read: at it stands some finite value.
     """
     dtype = torch.promote_types(x_BSD.dtype, torch.float32)
+    # Not left to the masses: 0 times nan is nan, in the cost and in the gradient.
+    x_BSD = x_BSD.masked_fill(~_real(x_lengths_B, x_BSD.shape[1])[:, :, None], 0)
+    y_BTD = y_BTD.masked_fill(~_real(y_lengths_B, y_BTD.shape[1])[:, :, None], 0)
     x_BSD = F.normalize(x_BSD.to(dtype), dim=-1)
     y_BTD = F.normalize(y_BTD.to(dtype), dim=-1)
     # 2 - 2 cos, but for vectors of zeros, which have no direction.
@@ -110,7 +114,8 @@ def sinkhorn_plan(
     """
     log_a_B1S = _log_masses(x_lengths_B, cost_BST.shape[1], cost_BST.dtype)[:, None, :]
     log_b_B1T = _log_masses(y_lengths_B, cost_BST.shape[2], cost_BST.dtype)[:, None, :]
-    log_k_BST = -cost_BST / epsilon_B[:, None, None]
+    real_BST = _real_pairs(x_lengths_B, y_lengths_B, cost_BST)
+    log_k_BST = -cost_BST.masked_fill(~real_BST, 0) / epsilon_B[:, None, None]
     log_k_BTS = log_k_BST.transpose(1, 2).contiguous()  # sums run over what lies together
     # Padding starts without mass, and -inf it stays.
     log_v_B1T = torch.zeros_like(log_b_B1T).masked_fill(log_b_B1T.isinf(), -torch.inf)
@@ -124,6 +129,12 @@ def sinkhorn_plan(
 def _real(lengths_B: Tensor, longest: int) -> Tensor:
     """Mask of real positions (B, longest)."""
     return torch.arange(longest, device=lengths_B.device) < lengths_B[:, None]
+
+
+def _real_pairs(x_lengths_B: Tensor, y_lengths_B: Tensor, cost_BST: Tensor) -> Tensor:
+    """Mask of pairs of real positions (B, S, T)."""
+    real_BS = _real(x_lengths_B, cost_BST.shape[1])
+    return real_BS[:, :, None] & _real(y_lengths_B, cost_BST.shape[2])[:, None, :]
 
 
 def _log_masses(lengths_B: Tensor, longest: int, dtype: torch.dtype) -> Tensor:

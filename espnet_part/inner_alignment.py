@@ -178,28 +178,34 @@ class InnerAlignment:
         text: TextPass,
         batch: dict[str, Tensor],
         row_K: Tensor,
+        weights: list[float],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Adds the alignment to loss and statistics.
 
-        Each target token carries the cost of its row as it carries its cross-entropy, 0 where the
-        row is not aligned: so that accumulation and more processes change nothing here either.
+        Each target token carries the cost of its row as it carries its cross-entropy, times its
+        task's weight, 0 where the row is not aligned: so that accumulation and more processes
+        change nothing here either.
 
         Args:
-            loss: Sum of cross-entropies / number of target tokens.
-            stats: From `target_loss`; its table gets two more columns.
+            loss: Sum of weighted cross-entropies / number of target tokens.
+            stats: From `target_loss`; its table gets two more columns: sums of unweighted costs,
+                and number of aligned rows.
             speech: Layer -> states of the speech pass.
             said: Layer -> states of the text pass.
             text: That pass.
             batch: From `collate`.
             row_K: Row of each target token.
+            weights: Factor of each task, as in `target_loss`.
         """
         stats = {**stats, "table": F.pad(stats["table"], (0, 2))}
         if not len(text.rows_R):
             return loss + sum(states.sum() * 0.0 for states in said.values()), stats
         cost_R = self.costs(speech, said, text, self.layers).mean(0)
         tokens_B = torch.bincount(row_K, minlength=len(batch["task"]))
-        loss = loss + self.weight * (cost_R * tokens_B[text.rows_R]).sum() / len(row_K)
-        cell_R = batch["task"][text.rows_R] * len(LANGUAGES) + batch["tgt"][text.rows_R]
+        task_R = batch["task"][text.rows_R]
+        factor_R = torch.tensor(weights, device=loss.device)[task_R]
+        loss = loss + self.weight * (cost_R * tokens_B[text.rows_R] * factor_R).sum() / len(row_K)
+        cell_R = task_R * len(LANGUAGES) + batch["tgt"][text.rows_R]
         columns_R2 = torch.stack([cost_R.detach().double(), torch.ones_like(cost_R).double()], 1)
         stats["table"].flatten(0, 1)[:, 3:].index_add_(0, cell_R, columns_R2)
         return loss, stats

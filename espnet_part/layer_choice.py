@@ -65,7 +65,7 @@ class LayerChoice:
             batches = transcript_batches(
                 self.rows, self.loader, self.micro_cost, self.processes.device
             )
-            scores = [score.retrieval for score in probe_layers(model, batches)]
+            scores = [score.retrieval for score in probe_layers(model, batches)[0]]
             chosen_L[propose_layers(scores, self.most)] = 1
             logging.info(
                 "step %d: retrieval by layer %s; aligned from here on: %s",

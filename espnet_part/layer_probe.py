@@ -100,7 +100,7 @@ def transcript_batches(
 @torch.no_grad()
 def probe_layers(
     model: PARTModel, batches: Iterable[dict[str, Tensor]], transport: InnerAlignment | None = None
-) -> list[LayerScore]:
+) -> tuple[list[LayerScore], int]:
     """Runs both passes through all layers.
 
     Args:
@@ -109,7 +109,8 @@ def probe_layers(
         transport: How to compute transport costs; None leaves them out.
 
     Returns:
-        One score per layer, from the embeddings to the last block.
+        One score per layer, from the embeddings to the last block; and the number of sentences that
+        were looked up among each other: rows that could not be read are not among them.
 
     Raises:
         ValueError: Fewer than two sentences.
@@ -142,7 +143,7 @@ def probe_layers(
         speech_ND, text_ND = torch.cat(heard[layer]), torch.cat(read[layer])
         ranks = both_ways(speech_ND, text_ND)
         out.append(LayerScore(layer, *ranks, spread(speech_ND), mean_L[layer]))
-    return out
+    return out, found
 
 
 @torch.no_grad()

@@ -151,7 +151,8 @@ class PARTModel(AbsESPnetModel):
                 transcript_ids (flat) and transcript_lengths (B,).
 
         Returns:
-            loss: Sum of weighted cross-entropies / number of target tokens; and the alignment.
+            loss: Sum of weighted cross-entropies / number of target tokens; and the alignment,
+                weighted alike.
             stats: ``loss``, ``acc`` and ``table``, see `new_table`: sums by task and target
                 language.
             weight: Number of target tokens.
@@ -183,7 +184,9 @@ class PARTModel(AbsESPnetModel):
             logits_KV, label_K, batch["task"][row_K], batch["tgt"][row_K], weights
         )
         if self.alignment is not None:
-            loss, stats = self.alignment.add(loss, stats, hidden.states, said, text, batch, row_K)
+            loss, stats = self.alignment.add(
+                loss, stats, hidden.states, said, text, batch, row_K, weights
+            )
         return loss, stats, torch.tensor(len(label_K), device=loss.device)
 
     def speech_embeddings(self, batch) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -26,7 +26,7 @@ def draw_layers(
     layers = [score.layer for score in scores]
     chance = sum(1 / rank for rank in range(1, sentences + 1)) / sentences
     with style():
-        figure = Figure(figsize=(7, 7), layout="constrained")
+        figure = Figure(figsize=(7, 7.6), layout="constrained")
         top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(2, 1, 1))
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         _line(top, layers, [s.speech_to_text for s in scores], BLUE, "o", "speech finds its text")
@@ -43,7 +43,8 @@ def draw_layers(
         )
         top.set_ylabel("retrieval\n(mean reciprocal rank)")
         top.set_ylim(0, 1.05)
-        top.legend(loc="upper right", ncols=2, framealpha=0.8)
+        # Above the panel: retrieval near 1 runs along its upper edge, near 0 along its lower one.
+        top.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
         _line(middle, layers, [s.spread for s in scores], GREEN, "o", "")
         middle.set_ylabel("spread of sentences\n(mean cosine distance)")
         _line(bottom, layers, [s.transport for s in scores], PURPLE, "o", "")

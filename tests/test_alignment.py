@@ -147,6 +147,37 @@ def test_a_row_does_not_depend_on_its_batch():
         assert not x.grad[b, n:].any() and not y.grad[b, m:].any()
 
 
+@pytest.mark.parametrize("loud", [float("nan"), float("inf")])
+def test_padding_is_not_read(loud):
+    """Whatever stands there, cost and gradients are those of the rows without it."""
+    rows = [(30, 9), (7, 20), (1, 5), (6, 1), (1, 1)]
+    x, x_lengths, y, y_lengths = sides(rows)
+    for side, lengths in ((x, x_lengths), (y, y_lengths)):
+        side[torch.arange(side.shape[1]) >= lengths[:, None]] = loud
+        side.requires_grad_()
+    found = transport_cost(x, x_lengths, y, y_lengths)
+    found.sum().backward()
+    for b, (n, m) in enumerate(rows):
+        a = x[b : b + 1, :n].detach().requires_grad_()
+        c = y[b : b + 1, :m].detach().requires_grad_()
+        alone = transport_cost(a, x_lengths[b : b + 1], c, y_lengths[b : b + 1])
+        alone.backward()
+        torch.testing.assert_close(found[b], alone[0], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(x.grad[b, :n], a.grad[0], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(y.grad[b, :m], c.grad[0], rtol=1e-9, atol=1e-12)
+        assert torch.equal(x.grad[b, n:], torch.zeros_like(x.grad[b, n:]))
+        assert torch.equal(y.grad[b, m:], torch.zeros_like(y.grad[b, m:]))
+
+
+def test_the_plan_does_not_read_padding():
+    x, x_lengths, y, y_lengths = sides([(15, 6), (4, 9)])
+    cost, epsilon = pair_costs(x, x_lengths, y, y_lengths, 1.0), torch.tensor([0.1, 0.2])
+    wanted = sinkhorn_plan(cost, x_lengths, y_lengths, epsilon, 50)
+    for b, (n, m) in enumerate(zip(x_lengths.tolist(), y_lengths.tolist(), strict=True)):
+        cost[b, n:], cost[b, :, m:] = torch.nan, torch.nan
+    assert torch.equal(sinkhorn_plan(cost, x_lengths, y_lengths, epsilon, 50), wanted)
+
+
 def test_float32_within_autocast():
     x, x_lengths, y, y_lengths = sides([(12, 5), (9, 6)], dtype=torch.bfloat16)
     wanted = transport_cost(x.double(), x_lengths, y.double(), y_lengths)

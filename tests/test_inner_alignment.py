@@ -122,6 +122,32 @@ def test_equals_both_passes_row_by_row(aligned, batch_of, layers, detach, llm):
     assert values["loss"] == pytest.approx(float(plain.detach()), rel=1e-5)
 
 
+@pytest.mark.parametrize("detach", [True, False])
+def test_task_weights(aligned, batch_of, detach):
+    """They scale a row's cost as its cross-entropy; of weight 0, nothing is learned from it."""
+    model = aligned(detach=detach)
+    batch = batch_of(model, MIXED)
+
+    def run(batch, **weights):
+        model.task_weights = dict.fromkeys(TASKS, 1.0) | weights
+        loss, stats, _ = model(**batch)
+        return loss.detach(), backward(model, loss), stats["table"]
+
+    # As if nobody had told the asr rows their transcripts.
+    loss, grads, table = run(batch, asr=0.0)
+    hidden_loss, hidden_grads, _ = run(batch_of(model, MIXED, hide=[0, 3]), asr=0.0)
+    torch.testing.assert_close(loss, hidden_loss, rtol=1e-5, atol=1e-6)
+    assert difference(grads, hidden_grads) < 1e-5
+    assert torch.equal(table, run(batch)[2])  # logs and dev losses are without weights
+
+    # Alone, the st rows' loss and its alignment grow alike.
+    alone = batch_of(model, ["st", "st"])
+    (once, grads, _), (thrice, more, _) = run(alone), run(alone, st=3.0)
+    torch.testing.assert_close(thrice, 3 * once, rtol=1e-5, atol=1e-6)
+    assert difference(more, {name: 3 * grad for name, grad in grads.items()}) < 1e-5
+    assert not any(bool(grad.any()) for grad in run(alone, st=0.0)[1].values())
+
+
 def test_off_changes_nothing(aligned, batch_of, make_batch):
     model = aligned()
     model.alignment = None

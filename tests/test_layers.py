@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from espnet_part.datadir import iter_rows
 from espnet_part.dataset import ExampleLoader
 from espnet_part.inner_alignment import InnerAlignment
 from espnet_part.layer_choice import LayerChoice
-from espnet_part.layer_probe import distinct_rows, probe_layers, transcript_batches
+from espnet_part.layer_probe import LayerScore, distinct_rows, probe_layers, transcript_batches
 from espnet_part.parallel import Processes
+from espnet_part.pictures_layers import draw_layers
 from espnet_part.retrieval import both_ways
 from espnet_part.row import Row
 
@@ -27,7 +29,10 @@ def rows(toy_data):
 
 def probe(model, rows, micro_cost=1e9, transport=None):
     loader = ExampleLoader(model.prompter, transcripts=True)
-    return probe_layers(model, transcript_batches(rows, loader, micro_cost, CPU), transport)
+    batches = transcript_batches(rows, loader, micro_cost, CPU)
+    scores, sentences = probe_layers(model, batches, transport)
+    assert sentences == len(rows)
+    return scores
 
 
 def test_rows_with_different_words(toy_data, rows):
@@ -93,6 +98,15 @@ def test_pooled_states_are_the_models(make_model, rows):
     assert (score.speech_to_text, score.text_to_speech) == pytest.approx(both_ways(heard, read))
 
 
+def test_only_what_was_read_counts(make_model, rows):
+    model = make_model()
+    loader = ExampleLoader(model.prompter, transcripts=True)
+    gone = [*rows[:2], dataclasses.replace(rows[2], path="/no/such.wav"), *rows[3:]]
+    scores, sentences = probe_layers(model, transcript_batches(gone, loader, 1e9, CPU))
+    assert sentences == len(rows) - 1
+    assert scores == probe(model, rows[:2] + rows[3:])
+
+
 def test_too_few_sentences(make_model, rows, opened):
     with pytest.raises(ValueError, match="found 1 sentences with speech and a transcript"):
         probe(make_model(), rows[:1])
@@ -133,12 +147,62 @@ def test_command(config_file, toy_data, tmp_path, capsys, picture):
     assert plot.stat().st_size > 10_000
 
 
+def test_command_leaves_out_what_cannot_be_read(
+    config_file, toy_data, tmp_path, capsys, caplog, monkeypatch
+):
+    """Lines, file and picture tell the number of sentences that were read."""
+    lines = (toy_data / "speech/wav.scp").read_text().splitlines()
+    folder = shutil.copytree(toy_data / "speech", tmp_path / "speech")
+    name = distinct_rows(iter_rows(folder), 6)[1].utt_id
+    (folder / "wav.scp").write_text(
+        "".join(f"{name} /no/such.wav\n" if x.split()[0] == name else f"{x}\n" for x in lines)
+    )
+    out, drawn = tmp_path / "layers.json", []
+    monkeypatch.setattr(
+        "espnet_part.pictures_layers.draw_layers", lambda *a: drawn.append(a) or draw_layers(*a)
+    )
+    files = ["--json", str(out), "--plot", str(tmp_path / "layers.svg")]
+    common = ["--part_train_config", str(config_file), "--data_dir", str(folder), *files]
+    layers.main([*common, "--rows", "6"])
+    assert capsys.readouterr().out.startswith("5 sentences of ")
+    assert json.loads(out.read_text())["sentences"] == 5 and drawn[0][2] == 5
+    assert f"row left out: {name}" in caplog.text
+
+
+def test_the_legend_lies_on_no_curve():
+    scores = [LayerScore(layer, 0.99, 0.97, 0.3, 0.5) for layer in range(4)]
+    figure = draw_layers(scores, [0, 1], 6, "phase3/latest.pth on a folder of a rather long name")
+    figure.draw_without_rendering()
+    legend = figure.axes[0].get_legend().get_window_extent()
+    assert legend.x0 >= 0 and legend.y1 <= figure.bbox.y1
+    others = [part.get_window_extent() for part in (*figure.axes, *figure.texts)]
+    assert len(others) == 4 and not any(legend.overlaps(other) for other in others)
+
+
+@pytest.mark.parametrize(("option", "budget"), [((), 4000.0), (("--micro_cost", "1"), 1.0)])
+def test_budget(config_file, toy_data, monkeypatch, option, budget):
+    values = yaml.safe_load(config_file.read_text())
+    config_file.write_text(yaml.safe_dump({**values, "micro_cost": 4000}))
+    budgets = []
+
+    def batches(rows, loader, micro_cost, device):
+        budgets.append(micro_cost)
+        return transcript_batches(rows, loader, micro_cost, device)
+
+    monkeypatch.setattr("espnet_part.layer_probe.transcript_batches", batches)
+    common = ["--part_train_config", str(config_file), "--data_dir", str(toy_data / "speech")]
+    layers.main([*common, "--rows", "3", *option])
+    assert budgets == [budget]
+
+
 def test_mistakes_are_named(config_file, toy_data, tmp_path):
     speech, text = str(toy_data / "speech"), str(toy_data / "text")
     for arguments, message in (
         ([speech, "--rows", "1"], "--rows 1: expected 2 or more"),
         ([speech, "--plot", "a.pdf"], "--plot a.pdf: expected a name in .png or .svg"),
         ([speech, "--max_layers", "0"], "--max_layers 0: expected 1 or more"),
+        ([speech, "--micro_cost", "0"], "--micro_cost 0: expected 1 or more"),
+        ([speech, "--micro_cost", "nan"], "--micro_cost nan: expected 1 or more"),
         ([text], "found 0 sentence.* with speech and a transcript"),
         ([str(tmp_path / "no")], "no"),
     ):

@@ -41,7 +41,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add("--rows", type=int, default=500, help="sentences at most (default: %(default)s)")
     add("--max_layers", type=int, help="layers to propose at most (default: the config's, or 2)")
-    add("--micro_cost", type=float, help="budget of a forward (default: the config's)")
+    add("--micro_cost", type=float, help="budget of a forward, 1 or more (default: the config's)")
     add("--ngpu", type=int, default=0, choices=[0, 1], help="0 is the CPU")
     add("--json", type=Path, metavar="FILE", help="also write the figures here")
     add("--plot", type=Path, metavar="FILE", help="also draw them: a name in .png or .svg")
@@ -60,6 +60,8 @@ def layers(args: argparse.Namespace) -> None:
         )
     if args.max_layers is not None and args.max_layers < 1:
         raise ValueError(f"--max_layers {args.max_layers}: expected 1 or more")
+    if args.micro_cost is not None and not args.micro_cost >= 1:  # nan, too
+        raise ValueError(f"--micro_cost {args.micro_cost:g}: expected 1 or more")
     if args.plot is not None and args.plot.suffix not in (".png", ".svg"):
         raise ValueError(f"--plot {args.plot}: expected a name in .png or .svg")
 
@@ -89,12 +91,16 @@ def layers(args: argparse.Namespace) -> None:
     device = next(model.parameters()).device
     limits = model.encoder.min_samples, model.encoder.max_samples
     loader = ExampleLoader(model.prompter, 0, 0.0, None, *limits, transcripts=True)
-    budget = args.micro_cost or float(values.get("micro_cost", 20000))
+    budget = args.micro_cost
+    if budget is None:
+        budget = float(values.get("micro_cost", 20000))
     transport = build_alignment(dataclasses.replace(options, layers=[0]), 0)
-    scores = probe_layers(model, transcript_batches(rows, loader, budget, device), transport)
+    batches = transcript_batches(rows, loader, budget, device)
+    # Fewer than rows where some cannot be read.
+    scores, sentences = probe_layers(model, batches, transport)
     most = args.max_layers or options.max_layers
     proposed = propose_layers([score.retrieval for score in scores], most)
-    print(f"{len(rows)} sentences of {' '.join(args.data_dir)}")
+    print(f"{sentences} sentences of {' '.join(args.data_dir)}")
     print("layer  speech>text  text>speech  spread  transport")
     for score in scores:
         print(
@@ -108,7 +114,7 @@ def layers(args: argparse.Namespace) -> None:
             "config": args.part_train_config,
             "checkpoint": args.part_model_file,
             "data": args.data_dir,
-            "sentences": len(rows),
+            "sentences": sentences,
             "proposed": proposed,
             "layers": [
                 {**dataclasses.asdict(score), "retrieval": score.retrieval} for score in scores
@@ -120,7 +126,7 @@ def layers(args: argparse.Namespace) -> None:
         from espnet_part.pictures_layers import draw_layers
         from espnet_part.pictures_style import save
 
-        save(draw_layers(scores, proposed, len(rows), _title(args)), args.plot)
+        save(draw_layers(scores, proposed, sentences, _title(args)), args.plot)
 
 
 def _title(args: argparse.Namespace) -> str:
