@@ -16,7 +16,7 @@ from test_recipe import make_recipe, run
 
 from espnet_part.bin import analyze, layers, text_skills
 from espnet_part.curriculum import merge
-from espnet_part.datadir import iter_rows
+from espnet_part.datadir import iter_rows, write_datadir
 from espnet_part.phase_folder import write_config
 from espnet_part.task import PARTTask
 
@@ -25,16 +25,20 @@ pytestmark = [pytest.mark.recipe, pytest.mark.timeout(900)]
 EXP = Path("exp/smoke_seed0")
 
 
+def one_seed(path):
+    """Leaves the scale `smoke` one seed."""
+    values = yaml.safe_load(path.read_text())
+    values["scales"]["smoke"]["seeds"] = [0]
+    path.write_text(yaml.safe_dump(values))
+
+
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     """A recipe folder with the toy corpus after stage 10, and a scale `smoke` of one seed."""
     recipe = make_recipe(tmp_path_factory.mktemp("experiment") / "egs2/part_multilingual/s2t1")
     (recipe / "conf").unlink()
     shutil.copytree(ROOT / "conf", recipe / "conf")
-    path = recipe / "conf/experiments.yaml"
-    values = yaml.safe_load(path.read_text())
-    values["scales"]["smoke"]["seeds"] = [0]
-    path.write_text(yaml.safe_dump(values))
+    one_seed(recipe / "conf/experiments.yaml")
     done = run(recipe, "./run.sh", "--corpora", "toy", "--stop_stage", "10")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return recipe
@@ -154,6 +158,35 @@ class InProcess(Runner):
                 folder.mkdir(parents=True)
                 rows = iter_rows(Path("dump/raw") / name)
                 (folder / "text").write_text("".join(f"{r.utt_id} {r.target}\n" for r in rows))
+
+
+def test_one_experiment_on_two_tiny_steps(
+    tmp_path, toy_data, parts, manifests, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "conf", "conf")
+    one_seed(Path("conf/experiments.yaml"))
+    Path("exp/toy_parts").mkdir(parents=True)
+    for name, part in (("encoder", "sensevoice"), ("llm", "byte")):
+        Path(f"exp/toy_parts/{name}").symlink_to(parts(part))
+    for task in ("asr", "st"):
+        rows = [row for row in iter_rows(toy_data / "speech") if row.task == task]
+        write_datadir(Path(f"dump/raw/toy_test_{task}"), rows)
+    monkeypatch.setattr(InProcess, "manifests", (manifests, manifests[:1]))
+    monkeypatch.setattr(experiment, "Runner", InProcess)
+    monkeypatch.setattr(experiment.Run, "prepare", lambda self: None)
+    monkeypatch.setattr("sys.argv", ["experiment.py", "table4", "--scale", "smoke"])
+    experiment.main()
+    assert "6 jobs, " in capsys.readouterr().out
+    link = EXP / "two_stage_full/phase1"
+    assert link.is_symlink() and link.resolve() == (EXP / "two_stage/phase1").resolve()
+    numbers = json.loads(Path("exp/experiments/smoke/table4.json").read_text())
+    for arm in ("two_stage", "two_stage_full"):
+        assert numbers["systems"][arm]["error"]["value"] == 0  # the right answers
+        assert all(min(read) > 0 for read in numbers["exposure"][arm].values())
+    assert "| two_stage - two_stage_full |" in Path("exp/experiments/smoke/table4.md").read_text()
+    experiment.main()
+    assert "0 jobs, " in capsys.readouterr().out
 
 
 @pytest.mark.slow
