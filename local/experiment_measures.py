@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import geometric_mean, mean
 
 from experiment_conf import Experiment
 from experiment_jobs import Job
@@ -211,6 +211,13 @@ def _met(seeds: Sequence[bool]) -> str:
     return f"{word}, {sum(seeds)} of {len(seeds)}"
 
 
+def over_seeds(values: Sequence[float | None], column: str) -> float | None:
+    """The mean; of perplexities as of losses; None unless all seeds have the number."""
+    if None in values:
+        return None
+    return geometric_mean(values) if column.endswith("perplexity") else mean(values)
+
+
 def _skill_words(found: dict[str, list[dict]]) -> str:
     """What the LLM can do with text, mean over seeds and directions."""
     columns = {
@@ -222,9 +229,10 @@ def _skill_words(found: dict[str, list[dict]]) -> str:
     body = []
     for group in next(iter(found.values()))[0]["means"]:
         for label, seeds in found.items():
-            values = [mean(n["means"][group][column] for n in seeds) for column in columns.values()]
-            by_seed = " ".join(f"{n['means'][group]['bleu']:.1f}" for n in seeds)
-            body.append([group, label, *(f"{v:.2f}" for v in values), by_seed])
+            means = [n["means"][group] for n in seeds]
+            values = [over_seeds([m[c] for m in means], c) for c in columns.values()]
+            by_seed = " ".join(f"{m['bleu']:.1f}" for m in means)
+            body.append([group, label, *("" if v is None else f"{v:.2f}" for v in values), by_seed])
     return "\n\n".join(
         [
             "## What phase 3 does to the LLM: text translation from the right transcripts",

@@ -140,7 +140,7 @@ class Run:
             found = {
                 path.read_text().strip(): path.parent
                 for path in sorted(self.exp(seed).glob(f"*/phase*/{DIGEST}"))
-                if not path.parent.is_symlink()
+                if not path.parent.is_symlink() and (path.parent / "config.yaml").exists()
             }
             for run in (run for runs in arms.values() for run in runs):
                 folder = self.folder(seed, run)
@@ -162,6 +162,11 @@ class Run:
                 owner = owned[run.digest]
                 name = self._name(seed, owner)
                 if name not in jobs and not (self.folder(seed, owner) / ".finished").exists():
+                    if owner.arm not in self.plan.arms:
+                        raise ValueError(
+                            f"{self.folder(seed, owner)} holds an equal phase, half trained, of "
+                            "an arm that conf/experiments.yaml does not have: remove it"
+                        )
                     after = self._train_name(seed, run.before, owned)
                     log = self._log(seed, owner.arm, f"phase{run.phase}")
                     command = self.recipe(seed, owner, 11)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 from experiment_conf import read_plan
 from experiment_run import DIGEST, Run
 
@@ -108,6 +109,7 @@ def test_jobs_wait_for_what_they_start_from():
 
 def test_a_phase_stays_in_the_folder_of_the_experiment_that_came_first():
     make_run("full").share()
+    Path("exp/tiny_seed0/two_stage_full/phase1/config.yaml").touch()
     jobs = {job.name: job for job in make_run("table4").jobs(SETS)}
     assert os.readlink("exp/tiny_seed0/two_stage/phase1") == "../two_stage_full/phase1"
     first = options(jobs["seed 0: two_stage_full, phase 1"])
@@ -171,3 +173,26 @@ def test_a_folder_with_a_run_of_other_settings_is_refused():
     (link / "config.yaml").touch()
     with pytest.raises(ValueError, match="with these it is equal to .*/two_stage/phase1: remove"):
         make_run("table4").share()
+
+
+def test_a_folder_in_which_nothing_was_trained_is_nobodys_home():
+    make_run("full").share()
+    plan = yaml.safe_load(PLAN)
+    plan["arms"]["part"]["settings"] = {"3": {"lr.llm": 3.0e-4}}  # and the former ones elsewhere:
+    plan["arms"]["part_old"] = {"curriculum": "part"}
+    claims = [{"better": "part_old", "than": "part", "by": ["bleu"]}]
+    plan["experiments"]["full"]["claims"] = claims
+    Path("conf/experiments.yaml").write_text(yaml.safe_dump(plan))
+    jobs = {job.name for job in make_run("full").jobs(SETS)}
+    assert {"seed 0: part, phase 3", "seed 0: part_old, phase 3"} <= jobs
+    assert not Path("exp/tiny_seed0/part_old/phase3").is_symlink()
+
+
+def test_a_half_trained_phase_of_an_arm_that_is_gone_is_told():
+    make_run("full").share()
+    Path("exp/tiny_seed0/two_stage_full/phase1/config.yaml").touch()
+    plan = yaml.safe_load(PLAN)
+    del plan["arms"]["two_stage_full"], plan["experiments"]["table4"], plan["experiments"]["full"]
+    Path("conf/experiments.yaml").write_text(yaml.safe_dump(plan))
+    with pytest.raises(ValueError, match="two_stage_full/phase1 holds an equal phase, half"):
+        make_run("lid").jobs(SETS)
