@@ -32,7 +32,8 @@ def print_plan(run) -> None:
     print(markdown(["arm", "curriculum", "updates of each phase", "language in the prompt"], body))
     steps = [(r.digest, r.config["max_steps"]) for runs in arms.values() for r in runs]
     print(
-        f"scale {run.scale_name}: {len(arms)} arms, seeds {' '.join(map(str, run.scale.seeds))}; "
+        f"scale {run.scale_name}: {run.scale.corpora}, model {run.scale.model}; {len(arms)} arms, "
+        f"seeds {' '.join(map(str, run.scale.seeds))}; "
         f"{sum(dict(steps).values())} updates a seed to train, as equal phases are trained once, "
         f"of {sum(n for _, n in steps)} in all",
         flush=True,

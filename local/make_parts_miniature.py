@@ -86,7 +86,8 @@ def make_references(data: Path, out: Path, base: Path = BASE) -> None:
         if not (base / f"{name}.made.json").exists():
             raise ValueError(
                 f"{base / name} is missing or half made; make it, best on a GPU: python "
-                f"local/train_miniature_base.py --size large --out {base}"
+                f"local/train_miniature_base.py --size large --real_text TATOEBA --out {base} "
+                "(docs/miniature.md)"
             )
     if not (data / "prepared.json").exists():
         raise ValueError(

@@ -1,8 +1,9 @@
 """Train the miniature's base models anew, or larger ones.
 
     cd egs2/part_multilingual/s2t1 && . ./path.sh
-    python local/train_miniature_base.py --out exp/miniature_new --real_text TATOEBA
-    python local/train_miniature_base.py --out exp/miniature_large_parts --size large
+    python local/train_miniature_base.py --real_text TATOEBA --out exp/miniature_new
+    make_large="python local/train_miniature_base.py --size large --real_text TATOEBA"
+    $make_large --out exp/miniature_large_parts
 
 `base` is the size of those in local/miniature_base, which the first line makes anew (about an hour
 on two cores; not the same bits). `large` has ten times their parameters and wants a GPU; the model

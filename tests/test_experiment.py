@@ -114,7 +114,7 @@ def test_unknown_names_end_at_once(tmp_path):
         (("--experiment", "tabel4"), "no experiment 'tabel4'; did you mean 'table4'?"),
         (("--experiment", "table4", "--scale", "quik"), "no scale 'quik'; did you mean 'quick'?"),
         (("--experiment", "table4", "--model", "part_2b"), "--model does not go with --experiment"),
-        (("--scale", "full"), "--scale full: it is a scale of --experiment, which is missing"),
+        (("--scale", "full"), "--scale goes with --experiment, such as ./run.sh --experiment all"),
     ):
         done = run(recipe, "./run.sh", *words)
         assert done.returncode != 0 and message in done.stderr

@@ -185,3 +185,10 @@ def test_the_recipe_takes_layers_chosen_on_dev(capsys):
     words = ["phases", "--conf_dir", str(ROOT / "conf"), "--curriculum", "part_ai_sta"]
     main([*words, "--model", "miniature", "--set", "alignment.layers=adaptive"])
     assert capsys.readouterr().out.split() == ["1", "2a", "2b", "3"]
+
+
+def test_help_names_every_experiment_and_scale(plan):
+    text = (ROOT / "egs2/part_multilingual/s2t1/part.sh").read_text()
+    lines = {line.split("|")[0].strip(' "'): line for line in text.splitlines() if "|" in line}
+    assert all(f" {name}" in lines["experiment"] for name in plan.experiments)
+    assert all(f" {name}" in lines["scale"] for name in plan.scales if name != "smoke")

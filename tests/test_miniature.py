@@ -413,5 +413,5 @@ def test_large_models_have_ten_times_the_parameters():
 
 
 def test_missing_large_models_are_told_with_their_command(tmp_path):
-    with pytest.raises(ValueError, match="train_miniature_base.py --size large --out .*nowhere"):
+    with pytest.raises(ValueError, match="train_miniature_base.py --size large .*--out .*nowhere"):
         make_parts_miniature.make_references(tmp_path, tmp_path, tmp_path / "nowhere")

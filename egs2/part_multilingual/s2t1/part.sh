@@ -25,8 +25,8 @@ option_list=(
     "dumpdir|dump|Folder of formatted data"
     "expdir|exp|Folder of experiments"
     "python|python3|Python command"
-    "experiment||Instead of single stages: the arms of an experiment of conf/experiments.yaml, or all, and its table"
-    "scale|quick|How large: quick, full, or another scale of conf/experiments.yaml"
+    "experiment||Instead of single stages, an experiment and its page: fig2a fig2b llm_trained llm_frozen table4 activation text lid ai_sta lora, or all"
+    "scale|quick|Corpus, model and length of an experiment: quick full digits large, see conf/experiments.yaml"
     "# Data"
     "corpora|digits|Corpora, each with a local/prepare_<corpus>.py or a data/<corpus> (--corpus is the same)"
     "train_set||Training sets; default: all called <corpus>_train*"
@@ -95,7 +95,7 @@ if [ -n "${opt[experiment]}" ]; then
     for name in "${!opt[@]}"; do
         [[ " experiment scale ngpu nj expdir dumpdir python " == *" ${name} "* ]] ||
             [ "${opt[${name}]}" = "${opt_default[${name}]}" ] ||
-            die "--${name} does not go with --experiment: what it trains is a scale of conf/experiments.yaml (--scale)"
+            die "--${name} does not go with --experiment: a scale names corpus and model; take another --scale: quick full digits large"
     done
     trainings=${cores}
     [ "${opt[ngpu]}" -eq 0 ] || trainings=$((gpus > opt[ngpu] ? gpus / opt[ngpu] : 1))
@@ -103,7 +103,7 @@ if [ -n "${opt[experiment]}" ]; then
     exec ${python} local/experiment.py ${opt[experiment]} --scale "${opt[scale]}" --ngpu "${opt[ngpu]}" \
         --expdir "${opt[expdir]}" --dumpdir "${opt[dumpdir]}" --nj "$((trainings < opt[nj] ? trainings : opt[nj]))"
 fi
-[ "${opt[scale]}" = "${opt_default[scale]}" ] || die "--scale ${opt[scale]}: it is a scale of --experiment, which is missing"
+[ "${opt[scale]}" = "${opt_default[scale]}" ] || die "--scale goes with --experiment, such as ./run.sh --experiment all --scale ${opt[scale]}"
 [ -n "${opt[corpora]}" ] || die "--corpora is empty: name a corpus; conf/model and local/prepare_*.py have some"
 model=${opt[model]:-${opt[corpora]%% *}}
 model_config=conf/model/${model}.yaml
