@@ -172,6 +172,7 @@ def test_one_experiment_on_two_tiny_steps(
     for task in ("asr", "st"):
         rows = [row for row in iter_rows(toy_data / "speech") if row.task == task]
         write_datadir(Path(f"dump/raw/toy_test_{task}"), rows)
+    Path("dump/raw/toy_dev").mkdir()
     monkeypatch.setattr(InProcess, "manifests", (manifests, manifests[:1]))
     monkeypatch.setattr(experiment, "Runner", InProcess)
     monkeypatch.setattr(experiment.Run, "prepare", lambda self: None)

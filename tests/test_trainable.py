@@ -86,6 +86,10 @@ SOURCES = {
         hidden_size=128, num_hidden_layers=10, intermediate_size=384, num_attention_heads=4
     ),
     "local/miniature_base/llm": DIGITS_LLM,
+    "exp/miniature_large_parts/encoder": dict(
+        hidden_size=416, num_hidden_layers=10, intermediate_size=1248, num_attention_heads=8
+    ),
+    "exp/miniature_large_parts/llm": DIGITS_LLM,
 }
 # Which names the encoder's last eight layers (the miniature's last three) and what follows have.
 LAST8 = {
@@ -94,6 +98,7 @@ LAST8 = {
     "exp/toy_parts/encoder": r"encoder\.model\.layers\.[2-9]\.",
     "exp/digits_parts/encoder": r"encoder\.model\.layers\.[2-9]\.",
     "local/miniature_base/encoder": r"encoder\.model\.layers\.[7-9]\.",
+    "exp/miniature_large_parts/encoder": r"encoder\.model\.layers\.[7-9]\.",
 }
 _WHISPER_LAYER = 4 * 1280**2 + 3 * 1280 + 2 * 2 * 1280 + 2 * 1280 * 5120 + 5120 + 1280
 _SANM_LAYER = 4 * 512**2 + 4 * 512 + 11 * 512 + 2 * 2 * 512 + 2 * 512 * 2048 + 2048 + 512
